@@ -1,0 +1,11 @@
+//! What peers say to each other after the handshake, the rules that they must keep, and the limits.
+
+pub mod limits;
+mod message;
+mod violation;
+
+pub use message::{
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
+    State, Verdict,
+};
+pub use violation::Violation;

@@ -1,0 +1,3 @@
+//! stub
+mod effect;
+pub use effect::*;
