@@ -41,7 +41,8 @@ impl Page {
 
     /// Adds the next entry, or says that it belongs to the next page.
     pub fn push(&mut self, id: OpId, modno: Modno) -> PageState {
-        let size = varint_len(id.get().wrapping_sub(self.last.0)) + varint_len(zigzag(modno.get(), self.last.1));
+        let size =
+            varint_len(id.get().wrapping_sub(self.last.0)) + varint_len(zigzag(modno.get(), self.last.1));
         if self.bytes + size > FRAME_BYTES || self.entries.len() == MANIFEST_ENTRIES {
             return PageState::Full;
         }
@@ -231,7 +232,9 @@ mod tests {
     fn a_page_is_full_before_its_bytes_exceed_a_frame() {
         let mut page = Page::new(0);
         let mut id = 0;
-        while page.push(OpId::new(id + 1).unwrap(), Modno::new(id * 7_919 % 1_000_003).unwrap()) == PageState::Open {
+        while page.push(OpId::new(id + 1).unwrap(), Modno::new(id * 7_919 % 1_000_003).unwrap())
+            == PageState::Open
+        {
             id += 1;
         }
         let entries = page.into_entries();

@@ -84,9 +84,7 @@ impl Window {
 
     fn totals(&mut self, now: UnixMs) -> (u64, u64) {
         self.forget_old(now);
-        self.slots.iter().fold((0, 0), |(deleted, base), slot| {
-            (deleted + slot.deleted, base.max(slot.live))
-        })
+        self.slots.iter().fold((0, 0), |(deleted, base), slot| (deleted + slot.deleted, base.max(slot.live)))
     }
 
     fn slot(&mut self, now: UnixMs) -> &mut Slot {

@@ -102,7 +102,8 @@ mod tests {
             let candidates = trail.candidates(at(head));
             for depth in (0..14).map(|n| step << n) {
                 let fork = head - depth;
-                let found = choose(&candidates, |known| known.modno.get() <= fork).map_or(0, |p| p.modno.get());
+                let found =
+                    choose(&candidates, |known| known.modno.get() <= fork).map_or(0, |p| p.modno.get());
                 assert!(head - found <= 4 * depth + step, "step {step} depth {depth} found {}", head - found);
             }
         }

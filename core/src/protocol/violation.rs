@@ -86,7 +86,9 @@ pub enum Violation {
         detail: &'static str,
     },
     /// The owner presents a label that it, or a copy of it, has already replaced.
-    #[error("incarnation {presented} was superseded; two databases use this identity, or an old copy was restored twice")]
+    #[error(
+        "incarnation {presented} was superseded; two databases use this identity, or an old copy was restored twice"
+    )]
     SupersededIncarnation {
         /// The label.
         presented: Incarnation,

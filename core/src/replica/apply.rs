@@ -108,8 +108,7 @@ impl<R: Rows> Hub<'_, R> {
         } else {
             Proposal::Resume { cursor: self.replica.cursor }
         };
-        let candidates =
-            if proposal == Proposal::InSync { Vec::new() } else { self.replica.candidates() };
+        let candidates = if proposal == Proposal::InSync { Vec::new() } else { self.replica.candidates() };
         Ok(Committed::Judged { proposal, newest: self.replica.newest, candidates, view, left_view })
     }
 
@@ -186,8 +185,7 @@ impl<R: Rows> Hub<'_, R> {
             return Err(Violation::SupersededIncarnation { presented: matchpoint.incarnation }.into());
         }
         let common = matchpoint.position.unwrap_or(Position::ZERO);
-        let parked =
-            self.rows.park_above(common.modno, ParkReason::Fork, self.now).map_err(Fault::Store)?;
+        let parked = self.rows.park_above(common.modno, ParkReason::Fork, self.now).map_err(Fault::Store)?;
         self.drop_diff()?;
         self.adopt_incarnation(matchpoint.incarnation)?;
         self.replica.trail.forget_after(common.modno);
