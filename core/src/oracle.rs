@@ -47,6 +47,29 @@ impl HubModel {
         }
     }
 
+    /// Holds exactly what the owner shows in this view, as after a first sync of 256 changes a frame.
+    pub fn in_step_with(owner: &OwnerModel, view: &View) -> Self {
+        let mut replica = Replica {
+            incarnation: Some(owner.incarnation),
+            view: Some(view.clone()),
+            cursor: owner.head,
+            newest: owner.head,
+            ..Replica::default()
+        };
+        for (modno, chain) in owner.checkpoints.iter().step_by(256) {
+            replica.trail.push(Position { modno: *modno, chain: *chain });
+        }
+        let shown = owner.live.iter().filter(|(_, row)| view.includes(row.record.scope()));
+        Self {
+            hasher: owner.hasher.clone(),
+            replica,
+            superseded: BTreeSet::new(),
+            live: shown.map(|(id, row)| (*id, row.clone())).collect(),
+            staged: BTreeMap::new(),
+            parked: Vec::new(),
+        }
+    }
+
     /// One transaction: all of it or, on a violation, nothing.
     pub fn commit(
         &mut self,
