@@ -5,3 +5,4 @@
 pub mod admin;
 pub mod clock;
 pub mod identity;
+pub mod record;
