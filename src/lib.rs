@@ -3,3 +3,4 @@
 //! `ARCHITECTURE.md` names the parts and what each may not do; `tests/it/tidy.rs` holds that table.
 
 pub mod clock;
+pub mod store;
