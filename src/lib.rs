@@ -6,3 +6,4 @@ pub mod admin;
 pub mod clock;
 pub mod identity;
 pub mod record;
+pub mod store;
