@@ -7,3 +7,5 @@ pub mod clock;
 pub mod identity;
 pub mod record;
 pub mod store;
+pub mod transport;
+pub mod wire;
