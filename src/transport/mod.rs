@@ -1,0 +1,4 @@
+//! stub
+mod admission;
+mod connection;
+mod tls;
