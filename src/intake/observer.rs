@@ -22,7 +22,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Observer {
     tool: Tool,
-    /// Standard output, or the mixed stream.
+    /// What `output` is: standard output or a mixed stream.
+    output_source: Source,
     output: Scanner,
     errors: Scanner,
     findings: Findings,
@@ -35,6 +36,7 @@ impl Observer {
         let content = if tool == Tool::Other { Content::Text } else { Content::Json };
         Self {
             tool,
+            output_source: Source::Stdout,
             output: Scanner::new(content),
             errors: Scanner::new(content),
             findings: Findings::default(),
@@ -44,15 +46,20 @@ impl Observer {
 
     /// Takes the next bytes of one stream.
     pub fn feed(&mut self, source: Source, bytes: &[u8]) {
-        let Self { tool, output, errors, findings, tail } = self;
-        let scanner = if source == Source::Stderr { errors } else { output };
+        let Self { tool, output_source, output, errors, findings, tail } = self;
+        let scanner = if source == Source::Stderr {
+            errors
+        } else {
+            *output_source = source;
+            output
+        };
         scanner.feed(bytes, &mut |piece| take(*tool, source, &piece, findings, tail));
     }
 
     /// The verdict. `stopped`: somebody asked us to stop while the tool ran.
     pub fn finish(mut self, ending: Ending, stopped: bool) -> Outcome {
-        let Self { tool, output, errors, findings, tail } = &mut self;
-        output.finish(&mut |piece| take(*tool, Source::Mixed, &piece, findings, tail));
+        let Self { tool, output_source, output, errors, findings, tail } = &mut self;
+        output.finish(&mut |piece| take(*tool, *output_source, &piece, findings, tail));
         errors.finish(&mut |piece| take(*tool, Source::Stderr, &piece, findings, tail));
         self.findings.judge(self.tool, ending, stopped, self.tail.into_text())
     }

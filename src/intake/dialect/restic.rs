@@ -20,7 +20,6 @@ pub(super) fn value(source: Source, value: &Value, findings: &mut Findings) -> W
             return Worth::Nothing;
         }
         Some("error") => {
-            // 0.14 to 0.16 print no text here: Go's errors encode as an empty object.
             findings.error(&error_text(value));
             findings.summary_errors = true;
         }
@@ -108,7 +107,8 @@ fn summary(value: &Value, snapshot_id: &str, findings: &mut Findings) {
 fn error_text(value: &Value) -> String {
     let told = ["/error/message", "/error", "/message"].iter().map(|path| text_at(value, path));
     let told = told.filter(|text| !text.is_empty()).map(str::to_owned).next();
-    let told = told.unwrap_or_else(|| value.get("error").map(Value::to_string).unwrap_or_default());
+    // Before 0.17 there is no text: Go's errors were encoded as an empty object.
+    let told = told.unwrap_or_else(|| format!("error during {}", text_at(value, "/during")));
     let item = text_at(value, "/item");
     if item.is_empty() || told.contains(item) { told } else { format!("{item}: {told}") }
 }
