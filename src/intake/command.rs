@@ -106,8 +106,9 @@ impl CommandLine {
     pub fn new(argv: &[OsString], tool: Option<&str>, kind: Option<Kind>) -> Self {
         let words: Vec<String> = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let found = words.iter().enumerate().position(|(at, word)| names_tool(at, word));
-        let name = tool
-            .or_else(|| found.and_then(|at| words.get(at)).or_else(|| words.first()).map(|word| base_name(word)));
+        let name = tool.or_else(|| {
+            found.and_then(|at| words.get(at)).or_else(|| words.first()).map(|word| base_name(word))
+        });
         let name = name.unwrap_or_default().to_owned();
         let tool = Tool::from_name(&name);
         let behind = words.get(found.map_or(1, |at| at + 1)..).unwrap_or_default();
@@ -158,13 +159,11 @@ fn shown(words: &[String], tool: Tool) -> Vec<String> {
         secret_follows =
             SECRET_FLAGS.contains(&word.as_str()) || (tool == Tool::Kopia && word == "-p" && !secret_follows);
         let shown = head(&shown, MAX_ARGUMENT_BYTES);
-        match room.checked_sub(shown.len() + 1) {
-            Some(left) => room = left,
-            None => {
-                argv.push(format!("… {} more", words.len() - at));
-                break;
-            }
-        }
+        let Some(left) = room.checked_sub(shown.len() + 1) else {
+            argv.push(format!("… {} more", words.len() - at));
+            break;
+        };
+        room = left;
         argv.push(shown.to_owned());
     }
     argv
@@ -229,7 +228,8 @@ mod tests {
 
     #[test]
     fn secrets_on_the_command_line_are_not_recorded() {
-        let argv = line("kopia -p s1 --password s2 --password=s3 x https://u:s4@h/p --secret-access-key s5").argv;
+        let argv =
+            line("kopia -p s1 --password s2 --password=s3 x https://u:s4@h/p --secret-access-key s5").argv;
         assert_eq!(argv.join(" ").matches("***").count(), 5);
         assert!(!argv.iter().any(|word| (1..=5).any(|n| word.contains(&format!("s{n}")))), "{argv:?}");
         assert_eq!(line("restic -p /etc/pw backup").argv, ["restic", "-p", "/etc/pw", "backup"]);

@@ -66,7 +66,9 @@ mod tests {
     fn filtered(tool: Tool, chunks: &[&[u8]]) -> Vec<u8> {
         let mut filter = Filter::without_progress(tool);
         let mut out = Vec::new();
-        chunks.iter().for_each(|chunk| filter.feed(chunk, &mut out));
+        for chunk in chunks {
+            filter.feed(chunk, &mut out);
+        }
         filter.finish(&mut out);
         out
     }
@@ -96,8 +98,9 @@ mod tests {
         let mut out = Vec::new();
         filter.feed(b"{\"", &mut out);
         let mut passed = 0;
+        let chunk = vec![b'x'; 64 * 1024];
         for _ in 0..1024 {
-            filter.feed(&[b'x'; 64 * 1024], &mut out);
+            filter.feed(&chunk, &mut out);
             passed += out.len();
             out.clear();
             assert!(filter.held.len() <= 2 * MAX_PROGRESS_BYTES);

@@ -258,7 +258,9 @@ fn gone(start: &RunStart, clock: &Clock) -> RunResult {
     let mut operation = start.operation.clone();
     operation.status = Status::SystemCancelled;
     operation.end_unix_ms = Some(clock.wall().0);
-    operation.message =
-        format!("`opmesh run` (process {}) was gone before the command ended; its result is unknown", start.pid);
+    operation.message = format!(
+        "`opmesh run` (process {}) was gone before the command ended; its result is unknown",
+        start.pid
+    );
     RunResult { start: start.clone(), step: RunStep::Gone, operations: vec![operation] }
 }

@@ -22,7 +22,7 @@ mod stdin;
 mod tail;
 
 pub use command::{CommandLine, Tool};
-pub use ledger::{Begun, RecordFault, Recorder, RunKey, RunResult, RunStart, RunStep, take_in};
+pub use ledger::{Begun, RecordFault, Recorder, RunKey, RunKeyFault, RunResult, RunStart, RunStep, take_in};
 pub use observer::{Observer, Source};
 pub use outcome::{Ending, Outcome, Snapshot};
 pub use run::{FLOW_VARIABLE, Progress, RunOptions, run};

@@ -56,12 +56,12 @@ impl Observer {
         scanner.feed(bytes, &mut |piece| take(*tool, source, &piece, findings, tail));
     }
 
-    /// The verdict. `stopped`: somebody asked us to stop while the tool ran.
-    pub fn finish(mut self, ending: Ending, stopped: bool) -> Outcome {
-        let Self { tool, output_source, output, errors, findings, tail } = &mut self;
+    /// The verdict over what was seen since the last one. `stopped`: somebody asked us to stop while the tool ran.
+    pub fn finish(&mut self, ending: Ending, stopped: bool) -> Outcome {
+        let Self { tool, output_source, output, errors, findings, tail } = self;
         output.finish(&mut |piece| take(*tool, *output_source, &piece, findings, tail));
         errors.finish(&mut |piece| take(*tool, Source::Stderr, &piece, findings, tail));
-        self.findings.judge(self.tool, ending, stopped, self.tail.into_text())
+        std::mem::take(findings).judge(*tool, ending, stopped, std::mem::take(tail).into_text())
     }
 }
 

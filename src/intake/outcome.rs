@@ -117,6 +117,15 @@ impl Outcome {
     }
 }
 
+/// How bad a log line says it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    #[default]
+    Nothing,
+    Warning,
+    Error,
+}
+
 /// Collected while the output passes.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -128,15 +137,11 @@ pub(super) struct Findings {
     pub(super) told_code: Option<i32>,
     /// The tool said how it ended.
     pub(super) summarized: bool,
-    /// The summary itself speaks of errors.
-    pub(super) summary_errors: bool,
-    /// Something was left out; the exit code may not say so.
-    pub(super) skipped: bool,
-    /// Error lines that are no more than warnings.
-    pub(super) warned: bool,
-    /// Error lines that are errors.
-    pub(super) failed: bool,
+    /// The summary speaks of errors, or something was left out; the exit code may not say so.
+    pub(super) incomplete: bool,
     pub(super) last_line: String,
+    /// The worst that log lines told; an exit code knows better.
+    told: Severity,
     snapshots: Vec<Snapshot>,
     summary: String,
     errors: Vec<String>,
@@ -165,8 +170,12 @@ impl Findings {
         }
     }
 
+    pub(super) fn tell(&mut self, severity: Severity) {
+        self.told = self.told.max(severity);
+    }
+
     pub(super) fn set_last_line(&mut self, text: &str) {
-        self.last_line = head(text, MAX_MESSAGE_BYTES).to_owned();
+        head(text, MAX_MESSAGE_BYTES).clone_into(&mut self.last_line);
     }
 
     /// The verdict. `stopped`: somebody asked us to stop while the tool ran.
@@ -194,14 +203,16 @@ impl Findings {
             return Status::UserCancelled;
         }
         match code {
-            Some(0) if self.summary_errors || self.skipped => Status::Warning,
+            Some(0) if self.incomplete => Status::Warning,
             Some(0) => Status::Success,
             Some(code) if matches!(ending, Ending::Exited(_) | Ending::Unknown) && warns(tool, code) => {
                 Status::Warning
             }
             Some(_) => Status::Error,
-            None if self.exit_error.is_some() || self.failed || !self.summarized => Status::Error,
-            None if self.summary_errors || self.skipped || self.warned => Status::Warning,
+            None if self.exit_error.is_some() || self.told == Severity::Error || !self.summarized => {
+                Status::Error
+            }
+            None if self.incomplete || self.told == Severity::Warning => Status::Warning,
             None => Status::Success,
         }
     }
@@ -209,8 +220,8 @@ impl Findings {
     fn message(&self, status: Status, ending: Ending, code: Option<i32>) -> String {
         let said = self.exit_error.as_ref().map(|(_, text)| text.as_str()).filter(|text| !text.is_empty());
         let said = said.or(self.errors.last().map(String::as_str)).unwrap_or(&self.last_line);
-        let nothing_told = code.is_none() && !self.summarized && self.exit_error.is_none() && !self.failed;
-        if nothing_told {
+        let told = self.summarized || self.exit_error.is_some() || self.told == Severity::Error;
+        if code.is_none() && !told {
             return match said {
                 "" => "ended without summary".to_owned(),
                 said => one_line(&format!("ended without summary: {said}")),
@@ -283,7 +294,7 @@ mod tests {
         assert_eq!((status, message.as_str()), (Status::Error, "ended without summary"));
         let findings = Findings { summarized: true, ..Findings::default() };
         assert_eq!(judged(Tool::Restic, Ending::Unknown, false, findings).0, Status::Success);
-        let findings = Findings { summarized: true, summary_errors: true, ..Findings::default() };
+        let findings = Findings { summarized: true, incomplete: true, ..Findings::default() };
         assert_eq!(judged(Tool::Restic, Ending::Unknown, false, findings).0, Status::Warning);
     }
 
@@ -296,10 +307,14 @@ mod tests {
         findings.error("first");
         findings.error("second");
         assert_eq!(judged(Tool::Restic, Ending::Exited(1), false, findings).1, "second");
-        let mut findings = Findings { exit_error: Some((Some(10), "fatal".to_owned())), ..Findings::default() };
+        let mut findings =
+            Findings { exit_error: Some((Some(10), "fatal".to_owned())), ..Findings::default() };
         findings.error("second");
         assert_eq!(judged(Tool::Restic, Ending::Exited(1), false, findings).1, "fatal");
-        assert_eq!(judged(Tool::Other, Ending::Killed(9), false, Findings::default()).1, "killed by signal 9");
+        assert_eq!(
+            judged(Tool::Other, Ending::Killed(9), false, Findings::default()).1,
+            "killed by signal 9"
+        );
         assert_eq!(judged(Tool::Other, Ending::Exited(4), false, Findings::default()).1, "exit code 4");
     }
 

@@ -10,18 +10,17 @@ pub(super) fn urls(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
-        let end = after.find(ends_authority).unwrap_or(after.len());
-        let (authority, remaining) = after.split_at(end);
         out.push_str(before);
-        match authority.rsplit_once('@') {
+        let end = after.find(ends_authority).unwrap_or(after.len());
+        let credentials = after.get(..end).and_then(|authority| authority.rfind('@'));
+        let credentials = credentials.and_then(|at| after.split_at_checked(at));
+        rest = match credentials {
             Some((user, host)) if is_secret(before, user) => {
                 out.push_str(HIDDEN);
-                out.push('@');
-                out.push_str(host);
+                host
             }
-            _ => out.push_str(authority),
-        }
-        rest = remaining;
+            _ => after,
+        };
     }
     out.push_str(rest);
     out

@@ -4,11 +4,12 @@
 //! for long, or fail the command; what goes wrong is one line on standard error.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use opmesh_core::model::{Kind, Status};
@@ -21,12 +22,12 @@ use super::command::CommandLine;
 use super::filter::Filter;
 use super::ledger::{Begun, RecordFault, Recorder, RunKey, RunResult, RunStart, RunStep, take_in};
 use super::observer::{Observer, Source};
-use super::outcome::{Ending, SIGNAL_BASE};
+use super::outcome::{Ending, Outcome};
 use super::pass::{Flow, pass};
 use super::signals::Signals;
 use super::spool::{Running, Spool};
 use crate::clock::Clock;
-use crate::record::{Draft, Details};
+use crate::record::{Details, Draft};
 
 /// Names the flow that nested runs join: a decimal number.
 pub const FLOW_VARIABLE: &str = "OPMESH_FLOW_ID";
@@ -100,7 +101,7 @@ pub async fn run<R: Recorder>(
     if let Some(Begun { flow_id, .. }) = begun {
         command.env(FLOW_VARIABLE, flow_id.to_string());
     }
-    let observer = Observer::new(line.tool);
+    let mut observer = Observer::new(line.tool);
     let (ending, outcome) = match signals.already().await {
         Some(signal) => (Ending::Killed(signal), observer.finish(Ending::Killed(signal), true)),
         None => match command.spawn() {
@@ -109,7 +110,6 @@ pub async fn run<R: Recorder>(
                 let code = if fault.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
                 let text = format!("{}: {fault}", program.display());
                 book.say(&text);
-                let mut observer = observer;
                 observer.feed(Source::Stderr, text.as_bytes());
                 let ending = Ending::NotStarted(i32::from(code));
                 (ending, observer.finish(ending, false))
@@ -135,7 +135,7 @@ async fn watch(
     progress: Progress,
     mut signals: Signals,
     observer: Observer,
-) -> (Ending, super::Outcome) {
+) -> (Ending, Outcome) {
     let observer = Arc::new(Mutex::new(observer));
     let flow = Arc::new(Flow::default());
     let mut streams = JoinSet::new();
@@ -144,19 +144,23 @@ async fn watch(
         _ => Filter::none(),
     };
     if let Some(from) = child.stdout.take() {
-        let (to, filter) = (tokio::io::stdout(), filter(io::stdout().is_terminal()));
-        streams.spawn(pass(Source::Stdout, from, Some(to), filter, observer.clone(), flow.clone()));
+        let (to, filter) = (output(io::stdout().as_fd()), filter(io::stdout().is_terminal()));
+        streams.spawn(pass(Source::Stdout, from, to, filter, observer.clone(), flow.clone()));
     }
     if let Some(from) = child.stderr.take() {
-        let (to, filter) = (tokio::io::stderr(), filter(io::stderr().is_terminal()));
-        streams.spawn(pass(Source::Stderr, from, Some(to), filter, observer.clone(), flow.clone()));
+        let (to, filter) = (output(io::stderr().as_fd()), filter(io::stderr().is_terminal()));
+        streams.spawn(pass(Source::Stderr, from, to, filter, observer.clone(), flow.clone()));
     }
     let ending = ending(wait(&mut child, &mut signals).await);
     drain(&mut streams, &flow).await;
     drop(streams);
-    let mut watched = observer.lock().unwrap_or_else(PoisonError::into_inner);
-    let observer = std::mem::replace(&mut *watched, Observer::new(line.tool));
+    let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
     (ending, observer.finish(ending, signals.stopped()))
+}
+
+/// One of our own outputs, unbuffered; none when it is closed.
+fn output(descriptor: BorrowedFd<'_>) -> Option<tokio::fs::File> {
+    descriptor.try_clone_to_owned().ok().map(|owned| File::from(owned).into())
 }
 
 /// Waits for the child and passes signals to it meanwhile.
@@ -239,7 +243,9 @@ impl<'a, R: Recorder> Book<'a, R> {
             None
         });
         let begun = match self.recorder {
-            Some(recorder) => timeout(BEGIN_WAIT, recorder.begin(&start)).await.unwrap_or_else(|_| Err(too_slow())),
+            Some(recorder) => {
+                timeout(BEGIN_WAIT, recorder.begin(&start)).await.unwrap_or_else(|_| Err(too_slow()))
+            }
             None => Err(RecordFault::Unavailable("there is no identity here: run `opmesh init`".to_owned())),
         };
         let begun = begun.map_err(|fault| self.warn_unrecorded(&fault)).ok();

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Bytes of one line, or of one JSON value over several, that are looked at; the rest of a longer line is dropped.
 pub(super) const MAX_LINE_BYTES: usize = 1024 * 1024;
-/// Nesting that is followed; serde_json gives up at the same depth.
+/// Nesting that is followed; `serde_json` gives up at the same depth.
 const MAX_DEPTH: usize = 127;
 
 /// What a stream is made of.
@@ -252,17 +252,15 @@ impl JsonScan {
             }
             _ if byte.is_ascii_whitespace() => {}
             Expect::Key | Expect::KeyOrClose if byte == b'"' => self.expect = Expect::InString(Text::Key),
-            Expect::KeyOrClose => return self.close(byte),
-            Expect::Key => return None,
             Expect::Colon if byte == b':' => self.expect = Expect::Value,
-            Expect::Colon => return None,
+            Expect::Key | Expect::Colon => return None,
             Expect::CommaOrClose if byte == b',' => {
                 self.expect = match self.stack.last()? {
                     Container::Object => Expect::Key,
                     Container::Array => Expect::Value,
                 };
             }
-            Expect::CommaOrClose => return self.close(byte),
+            Expect::KeyOrClose | Expect::CommaOrClose => return self.close(byte),
             Expect::ValueOrClose if byte == b']' => return self.close(byte),
             Expect::Value | Expect::ValueOrClose => return self.open(byte),
         }
@@ -311,7 +309,9 @@ mod tests {
             });
         };
         let mut scanner = Scanner::new(Content::Json);
-        chunks.iter().for_each(|chunk| scanner.feed(chunk, &mut sink));
+        for chunk in chunks {
+            scanner.feed(chunk, &mut sink);
+        }
         scanner.finish(&mut sink);
         seen
     }
@@ -344,7 +344,8 @@ mod tests {
             let mut scanner = Scanner::new(Content::Json);
             let mut texts = 0_usize;
             scanner.feed(opening, &mut |_| texts += 1);
-            let filler = if opening.ends_with(b"\n") { b"1,\n".repeat(20_000) } else { vec![b'y'; 64 * 1024] };
+            let filler =
+                if opening.ends_with(b"\n") { b"1,\n".repeat(20_000) } else { vec![b'y'; 64 * 1024] };
             for _ in 0..(64 * 1024 * 1024 / filler.len()) {
                 scanner.feed(&filler, &mut |_| texts += 1);
                 assert!(scanner.held() <= 5 * MAX_LINE_BYTES, "{}", scanner.held());

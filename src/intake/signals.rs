@@ -37,7 +37,10 @@ impl Signals {
     /// A signal that arrived before there is a child: the run shall not begin.
     pub(super) async fn already(&mut self) -> Option<i32> {
         let arrived = std::future::poll_fn(|context| Poll::Ready(self.take(context))).await;
-        arrived.into_iter().find(|signal| *signal != Signal::USR1 && *signal != Signal::USR2).map(Signal::as_raw)
+        arrived
+            .into_iter()
+            .find(|signal| *signal != Signal::USR1 && *signal != Signal::USR2)
+            .map(Signal::as_raw)
     }
 
     /// Passes on what has arrived, and has the task woken by what will. The caller has not waited for the child yet,

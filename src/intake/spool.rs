@@ -170,7 +170,8 @@ impl Spool {
     fn publish<T: Serialize>(&self, path: &Path, value: &T) -> io::Result<File> {
         let mut temporary = path.to_owned().into_os_string();
         temporary.push(".tmp");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         // Locked before it has its name: nobody may meet it unlocked.
         let published = file
             .lock()

@@ -71,10 +71,8 @@ pub async fn record<R: Recorder>(
         Tee::To(output) => Some(output),
     };
     pass(Source::Mixed, input, to, Filter::none(), observer.clone(), Arc::new(Flow::default())).await;
-    let mut watched = observer.lock().unwrap_or_else(PoisonError::into_inner);
-    let observer = std::mem::replace(&mut *watched, Observer::new(line.tool));
-    drop(watched);
-    let outcome = observer.finish(options.exit_code.map_or(Ending::Unknown, Ending::Exited), false);
+    let ending = options.exit_code.map_or(Ending::Unknown, Ending::Exited);
+    let outcome = observer.lock().unwrap_or_else(PoisonError::into_inner).finish(ending, false);
     let Some(start) = book.start(operation, options.flow) else { return 1 };
     let operations = outcome.operations(&start.operation, clock.wall().0);
     let kept = book.finish(RunResult { start, step: RunStep::Ended, operations }).await;

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_line_longer_than_the_tail_keeps_its_end() {
         let mut tail = Tail::default();
-        tail.push_line(&[b'a'; 3 * MAX_LOG_TAIL_BYTES]);
+        tail.push_line(&vec![b'a'; 3 * MAX_LOG_TAIL_BYTES]);
         assert_eq!(tail.into_text().len(), MAX_LOG_TAIL_BYTES);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Worth, text_at};
 use crate::intake::observer::Source;
-use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Snapshot};
+use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Severity, Snapshot};
 use crate::intake::redact;
 
 /// The logger that tells the exit code.
@@ -26,7 +26,9 @@ pub(super) fn value(source: Source, value: &Value, findings: &mut Findings) -> W
     }
     match value.as_array() {
         Some(repositories) if repositories.iter().any(is_created) => {
-            repositories.iter().for_each(|each| result(each, findings));
+            for each in repositories {
+                result(each, findings);
+            }
         }
         _ => result(value, findings),
     }
@@ -72,11 +74,11 @@ fn log_message(value: &Value, findings: &mut Findings) {
     findings.set_last_line(message);
     match text_at(value, "/levelname") {
         "WARNING" => {
-            findings.warned = true;
+            findings.tell(Severity::Warning);
             findings.error(message);
         }
         "ERROR" | "CRITICAL" => {
-            findings.failed = true;
+            findings.tell(Severity::Error);
             findings.error(message);
         }
         _ => {}

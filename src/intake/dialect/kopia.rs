@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Worth, number_at, text_at};
 use crate::intake::observer::Source;
-use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Snapshot};
+use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Severity, Snapshot};
 use crate::intake::redact;
 
 const FAILED: &str = "/rootEntry/summ/numFailed";
@@ -27,8 +27,10 @@ pub(super) fn value(source: Source, value: &Value, findings: &mut Findings) -> W
     for error in value.pointer(ERRORS).and_then(Value::as_array).into_iter().flatten() {
         findings.error(&format!("{}: {}", text_at(error, "/path"), text_at(error, "/error")));
     }
-    findings.failed |= number_at(value, FAILED) > 0;
-    findings.summary_errors |=
+    if number_at(value, FAILED) > 0 {
+        findings.tell(Severity::Error);
+    }
+    findings.incomplete |=
         !incomplete.is_empty() || number_at(value, FAILED) > 0 || number_at(value, IGNORED) > 0;
     findings.snapshot(Snapshot {
         snapshot_id: text_at(value, "/id").to_owned(),

@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use super::{Worth, number_at, text_at};
 use crate::intake::observer::Source;
-use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Snapshot};
+use crate::intake::outcome::{Findings, MAX_SUMMARY_BYTES, Severity, Snapshot};
 use crate::intake::redact;
 
 pub(super) fn value(source: Source, value: &Value, findings: &mut Findings) -> Worth {
     match value.get("message_type").and_then(Value::as_str) {
         Some("status") => return Worth::Nothing,
         Some("summary") => {
-            findings.summary_errors |= number_at(value, "/num_errors") > 0;
+            findings.incomplete |= number_at(value, "/num_errors") > 0;
             summary(value, text_at(value, "/snapshot_id"), findings);
             return Worth::Nothing;
         }
         Some("error") => {
             findings.error(&error_text(value));
-            findings.summary_errors = true;
+            findings.incomplete = true;
         }
         Some("exit_error") => {
             let code = value.get("code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok());
@@ -31,12 +31,11 @@ pub(super) fn value(source: Source, value: &Value, findings: &mut Findings) -> W
             text_at(value, "/id").clone_into(&mut findings.repo_guid);
             findings.summary(redact::urls(&value.to_string()));
         }
-        Some(_) => {}
         None if source != Source::Stderr => {
             result(value, findings);
             return Worth::Nothing;
         }
-        None => {}
+        Some(_) | None => {}
     }
     Worth::Logging
 }
@@ -46,20 +45,22 @@ pub(super) fn text(source: Source, line: &str, findings: &mut Findings) {
         findings.snapshot(Snapshot { snapshot_id: id.to_owned(), ..Snapshot::default() });
     } else if line == "no errors were found" {
         findings.summarized = true;
-    } else if let Some(version) = line.strip_prefix("restic ").and_then(|rest| rest.split_once(" compiled with")) {
+    } else if let Some(version) =
+        line.strip_prefix("restic ").and_then(|rest| rest.split_once(" compiled with"))
+    {
         version.0.clone_into(&mut findings.tool_version);
     }
     if source == Source::Stdout {
         return;
     }
     if line.ends_with(" does not exist, skipping") {
-        findings.skipped = true;
+        findings.incomplete = true;
         findings.error(line);
     } else if line.starts_with("Fatal: ") {
-        findings.failed = true;
+        findings.tell(Severity::Error);
         findings.error(line);
     } else if line.starts_with("error: ") {
-        findings.summary_errors = true;
+        findings.incomplete = true;
         findings.error(line);
     }
 }
