@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod clock;
 pub mod identity;
+pub mod intake;
 pub mod record;
 pub mod store;
 pub mod transport;
