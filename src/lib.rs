@@ -4,5 +4,8 @@
 
 pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod identity;
+pub mod places;
 pub mod record;
+pub mod store;
