@@ -4,8 +4,12 @@
 
 pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod identity;
 pub mod intake;
+pub mod node;
+pub mod pairing;
+pub mod places;
 pub mod record;
 pub mod store;
 pub mod transport;
