@@ -145,9 +145,14 @@ impl<R: Rows> Hub<'_, R> {
         Ok(self.replica.diff.take().is_some())
     }
 
-    /// Equal digests prove equal sets: the owner's head is a position at which the hub has everything.
+    /// Equal digests prove equal sets: the owner's head is a position at which the hub has everything. They do not
+    /// prove equal histories: unless the head is the hub's newest position, copies set aside may lie on a branch that
+    /// the owner no longer knows, and are kept.
     fn in_sync(&mut self, head: Position) -> Result<(), Fault<R::Error>> {
         self.drop_diff()?;
+        if head != self.replica.newest {
+            self.rows.keep_copies_above(crate::model::Modno::ZERO).map_err(Fault::Store)?;
+        }
         self.replica.cursor = head;
         self.replica.newest = head;
         self.replica.trail = crate::matchpoint::Trail::default();
@@ -186,6 +191,7 @@ impl<R: Rows> Hub<'_, R> {
         }
         let common = matchpoint.position.unwrap_or(Position::ZERO);
         let parked = self.rows.park_above(common.modno, ParkReason::Fork, self.now).map_err(Fault::Store)?;
+        self.rows.keep_copies_above(common.modno).map_err(Fault::Store)?;
         self.drop_diff()?;
         self.adopt_incarnation(matchpoint.incarnation)?;
         self.replica.trail.forget_after(common.modno);
@@ -200,7 +206,7 @@ impl<R: Rows> Hub<'_, R> {
         let cursor = self.replica.cursor;
         if ops.base != cursor {
             return match stale {
-                StaleOps::Drop => Ok(Committed::Dropped { cursor }),
+                StaleOps::Drop => Ok(Committed::Dropped { base: ops.base, cursor }),
                 StaleOps::Refuse => Err(Violation::BaseIsNotCursor { base: ops.base, cursor }.into()),
             };
         }
@@ -229,6 +235,7 @@ impl<R: Rows> Hub<'_, R> {
         }
         self.observe_live()?;
         self.replica.move_cursor(ops.end);
+        self.replica.newest = self.replica.newest.later(ops.as_of);
         Ok(Committed::Applied(applied))
     }
 

@@ -3,7 +3,7 @@
 //! A session never waits: each call of `handle` takes one [`Input`] and pushes [`Output`]s in the order in which they
 //! must happen. The driver performs them and feeds the results back.
 
-use crate::model::{Chain, Incarnation, Modno, OpId, Operation, Position, SetDigest, Tombstone};
+use crate::model::{Incarnation, Modno, OpId, Operation, Position, SetDigest, Tombstone};
 use crate::permission::View;
 use crate::replica::{Committed, Transaction};
 
@@ -134,6 +134,8 @@ pub struct Changes {
     pub tombstones: Vec<Tombstone>,
     /// The last change that was looked at, inside the view or not; the position asked from when there was none.
     pub end: Position,
+    /// The head of the transaction.
+    pub as_of: Position,
     /// The view's digest, when the same transaction held no change after `end`: a consistent point.
     pub consistent: Option<SetDigest>,
 }
@@ -186,7 +188,7 @@ pub enum Report {
     /// Both: the sets were compared at this position and differ.
     Differs(Position),
     /// Hub: something was committed; what it changed.
-    Applied(Committed),
+    Applied(Box<Committed>),
 }
 
 /// How a session ended, from this side's view.
@@ -200,9 +202,4 @@ pub enum Finish {
     Violation(Violation),
     /// No frame for 60 s.
     Silent,
-}
-
-/// The chain that the owner remembers at a modno, for comparing with a candidate.
-pub(crate) fn remembered(checkpoints: &[Position], modno: Modno) -> Option<Chain> {
-    checkpoints.iter().find(|position| position.modno == modno).map(|position| position.chain)
 }
