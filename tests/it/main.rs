@@ -4,7 +4,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod bytes;
 mod tidy;
