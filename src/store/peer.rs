@@ -180,17 +180,6 @@ pub enum PeerChange {
     Released,
 }
 
-/// Who asks to be let in; its signatures are verified already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Its key.
-    pub key: PublicKey,
-    /// Its label.
-    pub instance: InstanceId,
-    /// The pairing token whose secret it has proved to hold.
-    pub token: Option<PublicKey>,
-}
-
 /// Whether a dialer is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
@@ -235,11 +224,27 @@ impl Refusal {
     pub const ALL: [(Self, &'static str, &'static str); 9] = [
         (Self::Unknown, "unknown", "its key is not listed; pair it with a token or `opmesh peer add` it"),
         (Self::NotAClient, "not_a_client", "it is listed only as a host that we dial; pair it with a token"),
-        (Self::Unverified, "unverified", "nobody vouched for its key; compare key IDs, then `opmesh peer verify`"),
+        (
+            Self::Unverified,
+            "unverified",
+            "nobody vouched for its key; compare key IDs, then `opmesh peer verify`",
+        ),
         (Self::Blocked, "blocked", "it is blocked; `opmesh peer unblock` lets it in again"),
-        (Self::TokenUnknown, "token_unknown", "its pairing token is not one of ours or was cancelled; make a new one"),
-        (Self::TokenExpired, "token_expired", "its pairing token has expired; make a new one with `opmesh pair token`"),
-        (Self::TokenSpent, "token_spent", "its pairing token was used already; make a new one with `opmesh pair token`"),
+        (
+            Self::TokenUnknown,
+            "token_unknown",
+            "its pairing token is not one of ours or was cancelled; make a new one",
+        ),
+        (
+            Self::TokenExpired,
+            "token_expired",
+            "its pairing token has expired; make a new one with `opmesh pair token`",
+        ),
+        (
+            Self::TokenSpent,
+            "token_spent",
+            "its pairing token was used already; make a new one with `opmesh pair token`",
+        ),
         (Self::InstanceTaken, "instance_taken", "another key has this instance id; rename one of the two"),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
     ];
