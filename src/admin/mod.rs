@@ -3,7 +3,12 @@
 //! The messages of [`pb`] are the contract with scripts: they serialize to the documented JSON. No other module but
 //! this one and the command line names them.
 
+mod client;
+mod error;
 mod json;
+
+pub use client::{Client, Operations, Replies};
+pub use error::{Exit, Failure, Reason};
 
 /// Generated from `proto/opmesh/admin/v1/admin.proto`.
 #[allow(warnings, clippy::pedantic, clippy::restriction, reason = "generated code")]

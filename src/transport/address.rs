@@ -62,7 +62,9 @@ pub enum AddressFault {
     #[error("{0:?} is no address to listen on: expected [CHANNEL://]IP:PORT")]
     Listen(String),
     /// A plain listener that others could reach.
-    #[error("{0} is not a loopback address: plain listeners are for debugging on this machine; use tls://{0}")]
+    #[error(
+        "{0} is not a loopback address: plain listeners are for debugging on this machine; use tls://{0}"
+    )]
     NotLoopback(SocketAddr),
 }
 

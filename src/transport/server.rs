@@ -13,8 +13,8 @@ use opmesh_core::handshake::ChannelKeys;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -237,9 +237,7 @@ async fn serve(
 /// Reflection and health, for looking at a hub with grpcurl: only where nobody else can connect.
 async fn debugging(routes: Routes) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status(crate::wire::SERVICE_NAME, tonic_health::ServingStatus::Serving)
-        .await;
+    reporter.set_service_status(crate::wire::SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::wire::DESCRIPTORS)
@@ -267,10 +265,7 @@ struct Acceptor {
 impl PeerSync for Acceptor {
     type SyncStream = ReceiverStream<Result<Frame, Status>>;
 
-    async fn sync(
-        &self,
-        request: Request<Streaming<Frame>>,
-    ) -> Result<Response<Self::SyncStream>, Status> {
+    async fn sync(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SyncStream>, Status> {
         let info = request
             .extensions()
             .get::<Arc<ConnectionInfo>>()

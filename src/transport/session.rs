@@ -137,7 +137,8 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     let info = dialled.info;
     let opening = async {
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
-        let response = client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
+        let response =
+            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
         let mut link = Link { inbound: response.into_inner(), outbound };
         let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
         match greeting.await {
@@ -171,8 +172,7 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
         process: local.process,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
-    let (ending, rest, link) =
-        Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    let (ending, rest, link) = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
     link.close(rest, &ending).await;
     info.gate.session_over();
     ending
