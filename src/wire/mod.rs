@@ -28,8 +28,10 @@ pub use handshake::{accepted, challenge, confirm, hello, proof};
 pub use pb::Frame;
 pub(crate) use pb::{peer_sync_client, peer_sync_server};
 
-/// The descriptors of the Sync service, for reflection.
+/// The service's name, for health.
 pub(crate) const SERVICE_NAME: &str = "opmesh.sync.v1.PeerSync";
+/// The service's descriptors, for reflection.
+pub(crate) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sync.descriptors.bin"));
 
 #[cfg(test)]
 mod tests;
