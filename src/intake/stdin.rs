@@ -13,7 +13,7 @@ use super::ledger::{Recorder, RunResult, RunStep};
 use super::observer::{Observer, Source};
 use super::outcome::Ending;
 use super::pass::{Flow, pass};
-use super::run::{Book, started};
+use super::run::{Book, Outputs, started};
 use super::spool::Spool;
 use crate::clock::Clock;
 
@@ -60,7 +60,7 @@ pub async fn record<R: Recorder>(
     let line = CommandLine { argv: Vec::new(), ..CommandLine::new(&[], Some(&options.tool), Some(kind)) };
     let start_unix_ms = options.start.unwrap_or_else(|| clock.wall()).0;
     let operation = started(&line, &options.repo, &options.plan, start_unix_ms);
-    let mut book = Book::new(recorder, spool, clock);
+    let mut book = Book::new(recorder, spool, clock, Outputs::own().stderr);
     if let Err(fault) = operation.encode() {
         book.warn(&fault.to_string());
         return 2;
