@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -146,7 +146,7 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(clock.monotonic() < PATIENCE, "waited in vain for {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
@@ -530,4 +530,38 @@ fn what_we_were_told_to_ignore_the_child_ignores_too() {
     let ignored = fs::read_to_string(bench.path("ignored")).unwrap();
     let mask = u64::from_str_radix(ignored.split_whitespace().last().unwrap(), 16).unwrap();
     assert_eq!(mask & 1, 1, "SIGHUP stays ignored: {ignored}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_at_the_terminal_reaches_the_child_once() {
+    let bench = Bench::new();
+    // Two signals may become one only if the second comes before the first is heeded.
+    let script = format!("trap 'echo int >> $1/heard' INT; trap 'exit 6' USR1; {READY}");
+    let test = std::env::current_exe().unwrap();
+    let command = format!(
+        "echo $$ > {0}/run.tmp; mv {0}/run.tmp {0}/run; exec {1} intake_real::the_process_that_the_signal_tests_start --exact --nocapture",
+        text(bench.folder.path()),
+        text(&test)
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qefc", &command, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .env(RUN_FOLDER, bench.folder.path())
+        .env(RUN_SCRIPT, script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the child", || bench.path("pid").exists().then_some(()));
+    let mut keys = terminal.stdin.take().unwrap();
+    keys.write_all(b"\x03").unwrap();
+    keys.flush().unwrap();
+    wait_for("the key", || bench.path("heard").exists().then_some(()));
+    let watcher = fs::read_to_string(bench.path("run")).unwrap();
+    kill_process(Pid::from_raw(watcher.trim().parse().unwrap()).unwrap(), Signal::USR1).unwrap();
+    assert_eq!(code_of(&mut terminal), Some(6));
+    assert_eq!(fs::read_to_string(bench.path("heard")).unwrap(), "int\n");
+    take_in(&bench.spool(), &bench.notes, &bench.clock).await.unwrap();
+    let status = bench.notes.results.lock().unwrap()[0].operations[0].status;
+    assert_eq!(status, Status::UserCancelled);
 }
