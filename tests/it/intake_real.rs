@@ -535,8 +535,12 @@ fn what_we_were_told_to_ignore_the_child_ignores_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_at_the_terminal_reaches_the_child_once() {
     let bench = Bench::new();
-    // Two signals may become one only if the second comes before the first is heeded.
-    let script = format!("trap 'echo int >> $1/heard' INT; trap 'exit 6' USR1; {READY}");
+    // A shell would make one of two signals that come close together.
+    let script = r#"exec perl -e '
+        $SIG{INT} = sub { open my $f, ">>", "$ARGV[0]/heard"; print $f "int\n"; close $f };
+        $SIG{USR1} = sub { exit 6 };
+        open my $p, ">", "$ARGV[0]/pid"; close $p;
+        sleep 1 while 1;' "$1""#;
     let test = std::env::current_exe().unwrap();
     let command = format!(
         "echo $$ > {0}/run.tmp; mv {0}/run.tmp {0}/run; exec {1} intake_real::the_process_that_the_signal_tests_start --exact --nocapture",
