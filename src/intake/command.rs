@@ -55,8 +55,10 @@ const FLAGS_WITH_VALUE: [&str; 12] = [
     "--config-file",
 ];
 
-/// Flags whose value is a secret.
-const SECRET_FLAGS: [&str; 4] = ["--password", "--passphrase", "--secret-access-key", "--session-token"];
+/// What a flag or a variable with a secret value has in its name.
+const SECRET_WORDS: [&str; 4] = ["password", "passphrase", "secret", "token"];
+/// How the name ends when the value only tells where the secret is.
+const PLACE_WORDS: [&str; 4] = ["file", "command", "path", "fd"];
 
 impl Tool {
     /// By the name of the program; unknown names are [`Tool::Other`].
@@ -156,8 +158,7 @@ fn shown(words: &[String], tool: Tool) -> Vec<String> {
     let mut secret_follows = false;
     for (at, word) in words.iter().enumerate() {
         let shown = if secret_follows { redact::HIDDEN.to_owned() } else { without_secret(word) };
-        secret_follows =
-            SECRET_FLAGS.contains(&word.as_str()) || (tool == Tool::Kopia && word == "-p" && !secret_follows);
+        secret_follows = (word.starts_with("--") && is_secret(word)) || (tool == Tool::Kopia && word == "-p");
         let shown = head(&shown, MAX_ARGUMENT_BYTES);
         let Some(left) = room.checked_sub(shown.len() + 1) else {
             argv.push(format!("… {} more", words.len() - at));
@@ -171,9 +172,17 @@ fn shown(words: &[String], tool: Tool) -> Vec<String> {
 
 fn without_secret(word: &str) -> String {
     match word.split_once('=') {
-        Some((flag, _)) if SECRET_FLAGS.contains(&flag) => format!("{flag}={}", redact::HIDDEN),
+        Some((name, _)) if is_secret(name) => format!("{name}={}", redact::HIDDEN),
         _ => redact::urls(word),
     }
+}
+
+/// A flag or the name of a variable; anything with other characters is an argument.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && SECRET_WORDS.iter().any(|word| name.contains(word))
+        && !PLACE_WORDS.iter().any(|word| name.ends_with(word))
 }
 
 #[cfg(test)]
@@ -232,6 +241,10 @@ mod tests {
             line("kopia -p s1 --password s2 --password=s3 x https://u:s4@h/p --secret-access-key s5").argv;
         assert_eq!(argv.join(" ").matches("***").count(), 5);
         assert!(!argv.iter().any(|word| (1..=5).any(|n| word.contains(&format!("s{n}")))), "{argv:?}");
+        let argv =
+            line("env RESTIC_PASSWORD=s1 RESTIC_PASSWORD_FILE=/f restic backup --password-command=x").argv;
+        assert_eq!(argv[1..3], ["RESTIC_PASSWORD=***", "RESTIC_PASSWORD_FILE=/f"]);
+        assert_eq!(argv[5], "--password-command=x");
         assert_eq!(line("restic -p /etc/pw backup").argv, ["restic", "-p", "/etc/pw", "backup"]);
     }
 

@@ -25,6 +25,6 @@ pub use command::{CommandLine, Tool};
 pub use ledger::{Begun, RecordFault, Recorder, RunKey, RunKeyFault, RunResult, RunStart, RunStep, take_in};
 pub use observer::{Observer, Source};
 pub use outcome::{Ending, Outcome, Snapshot};
-pub use run::{FLOW_VARIABLE, Progress, RunOptions, run};
+pub use run::{FLOW_VARIABLE, Outputs, Progress, RunOptions, run};
 pub use spool::{Spool, SpoolFault};
 pub use stdin::{RecordOptions, Tee, record};

@@ -73,11 +73,29 @@ pub enum Progress {
     Always,
 }
 
+/// What the command's output passes to; none = nowhere, it is read all the same.
+#[derive(Debug)]
+pub struct Outputs {
+    /// Its standard output.
+    pub stdout: Option<File>,
+    /// Its standard error, and our warning.
+    pub stderr: Option<File>,
+}
+
+impl Outputs {
+    /// Our own, unbuffered. One that we were started without stays away.
+    pub fn own() -> Self {
+        let own = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned().ok().map(File::from);
+        Self { stdout: own(io::stdout().as_fd()), stderr: own(io::stderr().as_fd()) }
+    }
+}
+
 /// Runs the command to its end and returns the exit code for our own process: the command's, 128+N when signal N
 /// killed it, 125 usage, 126 not executable, 127 not found. Without a recorder, or when it fails, the result goes to
 /// the spool.
 pub async fn run<R: Recorder>(
     options: RunOptions,
+    outputs: Outputs,
     recorder: Option<&R>,
     spool: Option<&Spool>,
     clock: &Clock,
@@ -85,7 +103,9 @@ pub async fn run<R: Recorder>(
     let mut signals = Signals::catch();
     let line = CommandLine::new(&options.command, options.tool.as_deref(), options.kind);
     let started = started(&line, &options.repo, &options.plan, clock.wall().0);
-    let mut book = Book::new(recorder, spool, clock);
+    let Outputs { stdout, stderr } = outputs;
+    let for_warnings = stderr.as_ref().and_then(|output| output.try_clone().ok());
+    let mut book = Book::new(recorder, spool, clock, for_warnings);
     if let Err(fault) = started.encode() {
         book.warn(&fault.to_string());
         return USAGE;
@@ -94,18 +114,21 @@ pub async fn run<R: Recorder>(
         book.warn("no command: say what to run after `--`");
         return USAGE;
     };
-    let (begun, note) = book.begin(started, options.flow).await;
+    let noted = book.begin(started, options.flow).await;
 
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if let Some(Begun { flow_id, .. }) = begun {
+    if let Some(Begun { flow_id, .. }) = noted.begun {
         command.env(FLOW_VARIABLE, flow_id.to_string());
     }
     let mut observer = Observer::new(line.tool);
     let (ending, outcome) = match signals.already().await {
         Some(signal) => (Ending::Killed(signal), observer.finish(Ending::Killed(signal), true)),
         None => match command.spawn() {
-            Ok(child) => watch(child, &line, options.progress, signals, observer).await,
+            Ok(child) => {
+                watch(child, &line, options.progress, Outputs { stdout, stderr }, &mut signals, observer)
+                    .await
+            }
             Err(fault) => {
                 let code = if fault.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
                 let text = format!("{}: {fault}", program.display());
@@ -116,7 +139,7 @@ pub async fn run<R: Recorder>(
             }
         },
     };
-    book.end(note, |start, now| outcome.operations(start, now)).await;
+    book.end(noted, |start, now| outcome.operations(start, now)).await;
     ending.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -133,34 +156,30 @@ async fn watch(
     mut child: Child,
     line: &CommandLine,
     progress: Progress,
-    mut signals: Signals,
+    outputs: Outputs,
+    signals: &mut Signals,
     observer: Observer,
 ) -> (Ending, Outcome) {
     let observer = Arc::new(Mutex::new(observer));
     let flow = Arc::new(Flow::default());
     let mut streams = JoinSet::new();
-    let filter = |is_terminal: bool| match progress {
-        Progress::OnTerminals if !is_terminal => Filter::without_progress(line.tool),
+    let filter = |to: Option<&File>| match progress {
+        Progress::OnTerminals if !to.is_some_and(File::is_terminal) => Filter::without_progress(line.tool),
         _ => Filter::none(),
     };
     if let Some(from) = child.stdout.take() {
-        let (to, filter) = (output(io::stdout().as_fd()), filter(io::stdout().is_terminal()));
+        let (filter, to) = (filter(outputs.stdout.as_ref()), outputs.stdout.map(tokio::fs::File::from));
         streams.spawn(pass(Source::Stdout, from, to, filter, observer.clone(), flow.clone()));
     }
     if let Some(from) = child.stderr.take() {
-        let (to, filter) = (output(io::stderr().as_fd()), filter(io::stderr().is_terminal()));
+        let (filter, to) = (filter(outputs.stderr.as_ref()), outputs.stderr.map(tokio::fs::File::from));
         streams.spawn(pass(Source::Stderr, from, to, filter, observer.clone(), flow.clone()));
     }
-    let ending = ending(wait(&mut child, &mut signals).await);
+    let ending = ending(wait(&mut child, signals).await);
     drain(&mut streams, &flow).await;
     drop(streams);
     let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
     (ending, observer.finish(ending, signals.stopped()))
-}
-
-/// One of our own outputs, unbuffered; none when it is closed.
-fn output(descriptor: BorrowedFd<'_>) -> Option<tokio::fs::File> {
-    descriptor.try_clone_to_owned().ok().map(|owned| File::from(owned).into())
 }
 
 /// Waits for the child and passes signals to it meanwhile.
@@ -215,6 +234,7 @@ async fn drain(streams: &mut JoinSet<()>, flow: &Flow) {
 /// A run that is noted in the spool as under way.
 pub(super) struct Noted {
     start: Option<RunStart>,
+    begun: Option<Begun>,
     /// Its lock tells others that we live.
     running: Option<Running>,
 }
@@ -224,18 +244,25 @@ pub(super) struct Book<'a, R> {
     recorder: Option<&'a R>,
     spool: Option<&'a Spool>,
     clock: &'a Clock,
+    errors: Option<File>,
     warned: bool,
 }
 
 impl<'a, R: Recorder> Book<'a, R> {
-    pub(super) fn new(recorder: Option<&'a R>, spool: Option<&'a Spool>, clock: &'a Clock) -> Self {
-        Self { recorder, spool, clock, warned: false }
+    /// `errors` is where the warning goes.
+    pub(super) fn new(
+        recorder: Option<&'a R>,
+        spool: Option<&'a Spool>,
+        clock: &'a Clock,
+        errors: Option<File>,
+    ) -> Self {
+        Self { recorder, spool, clock, errors, warned: false }
     }
 
     /// Records the beginning of a run.
-    pub(super) async fn begin(&mut self, operation: Draft, flow: Option<OsString>) -> (Option<Begun>, Noted) {
+    pub(super) async fn begin(&mut self, operation: Draft, flow: Option<OsString>) -> Noted {
         let Some(start) = self.start(operation, flow) else {
-            return (None, Noted { start: None, running: None });
+            return Noted { start: None, begun: None, running: None };
         };
         let running = self.spool.map(|spool| spool.running(&start)).transpose();
         let running = running.unwrap_or_else(|fault| {
@@ -249,7 +276,7 @@ impl<'a, R: Recorder> Book<'a, R> {
             None => Err(RecordFault::Unavailable("there is no identity here: run `opmesh init`".to_owned())),
         };
         let begun = begun.map_err(|fault| self.warn_unrecorded(&fault)).ok();
-        (begun, Noted { start: Some(start), running })
+        Noted { start: Some(start), begun, running }
     }
 
     /// Names a run without recording its beginning.
@@ -266,9 +293,9 @@ impl<'a, R: Recorder> Book<'a, R> {
 
     /// Records the end of a run, or keeps it in the spool; then takes in what waits there.
     async fn end(&mut self, noted: Noted, operations: impl FnOnce(&Draft, i64) -> Vec<Draft>) {
-        let Noted { start: Some(start), running } = noted else { return };
+        let Noted { start: Some(start), begun, running } = noted else { return };
         let operations = operations(&start.operation, self.clock.wall().0);
-        self.finish(RunResult { start, step: RunStep::Ended, operations }).await;
+        self.finish(RunResult { start, begun, step: RunStep::Ended, operations }).await;
         drop(running);
     }
 
@@ -317,8 +344,8 @@ impl<'a, R: Recorder> Book<'a, R> {
 
     fn say(&self, text: &str) {
         // A closed standard error is no reason to stop.
-        if writeln!(io::stderr(), "opmesh: {text}").is_err() {
-            tracing::debug!(text, "standard error is closed");
+        if let Some(Err(fault)) = self.errors.as_ref().map(|mut errors| writeln!(errors, "opmesh: {text}")) {
+            tracing::debug!(text, %fault, "standard error is closed");
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The one integration binary: what needs real files, sockets or processes, and the shape of the house itself.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::unwrap_used,
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
 mod bytes;
+mod intake;
+mod intake_real;
 mod tidy;
