@@ -6,6 +6,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod identity;
+pub mod intake;
 pub mod node;
 pub mod pairing;
 pub mod places;
