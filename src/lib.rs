@@ -12,3 +12,5 @@ pub mod pairing;
 pub mod places;
 pub mod record;
 pub mod store;
+pub mod transport;
+pub mod wire;
