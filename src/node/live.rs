@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use opmesh_core::model::KeyId;
+use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
 use crate::store::Role;
 
@@ -38,8 +38,16 @@ pub struct Seat {
     pub standing: Standing,
     /// Why, in words; empty when there is nothing to say.
     pub reason: String,
-    /// The last Mark was equal and nothing was applied or changed since.
-    pub proved: bool,
+    /// A handshake was completed since this process began.
+    pub met: bool,
+    /// A hub of ours has this.
+    pub acked: Option<Position>,
+    /// A hub of ours held the same set when last compared.
+    pub proved: Option<(Position, SetDigest)>,
+    /// An owner's set here was equal when last compared, and nothing was applied since.
+    pub equal: bool,
+    /// A hub of ours has lacked something ever since.
+    pub behind_since: Option<UnixMs>,
 }
 
 /// All peers. Cheap to clone; all clones are one.
@@ -65,6 +73,11 @@ impl Live {
     pub fn update(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
         note(self.seats().entry((peer, role)).or_default());
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Notes something about every peer in this role that was heard of; wakes nobody.
+    pub(super) fn update_all(&self, role: Role, note: impl Fn(&mut Seat)) {
+        self.seats().iter_mut().filter(|((_, seated), _)| *seated == role).for_each(|(_, seat)| note(seat));
     }
 
     /// Wakes on every change.
