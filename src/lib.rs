@@ -2,4 +2,10 @@
 //!
 //! `ARCHITECTURE.md` names the parts and what each may not do; `tests/it/tidy.rs` holds that table.
 
+pub mod admin;
 pub mod clock;
+pub mod config;
+pub mod identity;
+pub mod places;
+pub mod record;
+pub mod store;

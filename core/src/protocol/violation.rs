@@ -21,14 +21,6 @@ pub enum Violation {
         /// What the hub has.
         cursor: Position,
     },
-    /// A modno outside (base, end], or not ascending.
-    #[error("modno {modno} of operation {id} is out of order or outside its frame")]
-    ModnoOutOfFrame {
-        /// The operation.
-        id: OpId,
-        /// Its modno.
-        modno: u64,
-    },
     /// A row outside the view.
     #[error("operation {id} of repo {:?} and plan {:?} is outside the view", scope.repo, scope.plan)]
     OutsideView {

@@ -186,6 +186,7 @@ impl<R: Rows> Hub<'_, R> {
         }
         let common = matchpoint.position.unwrap_or(Position::ZERO);
         let parked = self.rows.park_above(common.modno, ParkReason::Fork, self.now).map_err(Fault::Store)?;
+        self.rows.keep_copies_above(common.modno).map_err(Fault::Store)?;
         self.drop_diff()?;
         self.adopt_incarnation(matchpoint.incarnation)?;
         self.replica.trail.forget_after(common.modno);
@@ -200,7 +201,7 @@ impl<R: Rows> Hub<'_, R> {
         let cursor = self.replica.cursor;
         if ops.base != cursor {
             return match stale {
-                StaleOps::Drop => Ok(Committed::Dropped { cursor }),
+                StaleOps::Drop => Ok(Committed::Dropped { base: ops.base, cursor }),
                 StaleOps::Refuse => Err(Violation::BaseIsNotCursor { base: ops.base, cursor }.into()),
             };
         }

@@ -161,6 +161,8 @@ pub enum Committed {
     Applied(Applied),
     /// Ops were dropped because a repair has begun.
     Dropped {
+        /// Where they started.
+        base: Position,
         /// The hub's cursor.
         cursor: Position,
     },

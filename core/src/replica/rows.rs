@@ -88,6 +88,10 @@ pub trait Rows {
     /// Parks the live rows outside the view with [`ParkReason::View`]; how many.
     fn park_outside(&mut self, view: &View, now: UnixMs) -> Result<u64, Self::Error>;
 
+    /// The parked copies with [`ParkReason::Restream`] or [`ParkReason::View`] and a modno above this one now have
+    /// [`ParkReason::Fork`]: they lie on a branch that its owner no longer knows, so nobody can send them again.
+    fn keep_copies_above(&mut self, modno: Modno) -> Result<(), Self::Error>;
+
     /// Of the parked copies with [`ParkReason::Restream`], or with [`ParkReason::View`] and inside the view: how many
     /// ids have no live row.
     fn absent_copies(&mut self, view: &View) -> Result<u64, Self::Error>;

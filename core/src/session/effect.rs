@@ -3,7 +3,7 @@
 //! A session never waits: each call of `handle` takes one [`Input`] and pushes [`Output`]s in the order in which they
 //! must happen. The driver performs them and feeds the results back.
 
-use crate::model::{Chain, Incarnation, Modno, OpId, Operation, Position, SetDigest, Tombstone};
+use crate::model::{Incarnation, Modno, OpId, Operation, Position, SetDigest, Tombstone};
 use crate::permission::View;
 use crate::replica::{Committed, Transaction};
 
@@ -200,9 +200,4 @@ pub enum Finish {
     Violation(Violation),
     /// No frame for 60 s.
     Silent,
-}
-
-/// The chain that the owner remembers at a modno, for comparing with a candidate.
-pub(crate) fn remembered(checkpoints: &[Position], modno: Modno) -> Option<Chain> {
-    checkpoints.iter().find(|position| position.modno == modno).map(|position| position.chain)
 }

@@ -1,3 +1,16 @@
-//! stub
+//! The protocol machine, one for each role, after the handshake.
+//!
+//! [`Owner`] is the dialer: it has operations. [`Hub`] is the acceptor: it wants them. Neither waits, reads a clock or
+//! touches a store: they take [`Input`]s and push [`Output`]s, see [`effect`](Output). Called by `transport/driver.rs`,
+//! and by the tests with a fake clock and a model store.
+
 mod effect;
-pub use effect::*;
+mod hub;
+mod liveness;
+mod owner;
+
+pub use effect::{
+    Changes, Compare, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Read, Report,
+};
+pub use hub::{Hub, HubConfig};
+pub use owner::{Owner, OwnerConfig};

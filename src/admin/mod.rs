@@ -1,0 +1,20 @@
+//! The administration face: `opmesh.admin.v1` on a unix socket, and the client that the command line speaks through.
+//!
+//! The messages of [`pb`] are the contract with scripts: they serialize to the documented JSON. No other module but
+//! this one and the command line names them.
+
+mod client;
+mod error;
+mod json;
+
+pub use client::{Client, Operations, Replies};
+pub use error::{Exit, Failure, Reason};
+
+/// Generated from `proto/opmesh/admin/v1/admin.proto`.
+#[allow(warnings, clippy::pedantic, clippy::restriction, reason = "generated code")]
+pub mod pb {
+    tonic::include_proto!("opmesh.admin.v1");
+}
+
+/// What reflection serves about [`pb`].
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/admin.descriptors.bin"));

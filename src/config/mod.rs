@@ -1,0 +1,173 @@
+//! The configuration file `opmesh.toml`: `File` is what was written, [`Config`] what it means.
+//!
+//! Defaults have their one home here. Unknown keys, wrong types and values out of range are refused with file, line and
+//! column, and with the nearest key that exists. Knows no peers and no grants: those are the store's.
+
+mod fault;
+mod file;
+
+use std::path::Path;
+use std::{fs, io};
+
+pub use fault::{ConfigError, Wrong};
+pub use file::{LogFormat, LogLevel};
+
+use crate::places::ConfigFile;
+use crate::store::DEFAULT_CACHE_ENTRIES;
+
+/// The effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `admin.group`: who else may open the admin socket, by name or number. Default: nobody.
+    pub admin_group: Option<String>,
+    /// `cache.entries`: entries of each id cache; 0 = off.
+    pub cache_entries: usize,
+    /// `log.format`. Default: text.
+    pub log_format: LogFormat,
+    /// `log.level`. Default: info.
+    pub log_level: LogLevel,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            admin_group: None,
+            cache_entries: DEFAULT_CACHE_ENTRIES,
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file; a usual one that is missing means all defaults.
+    pub fn load(file: &ConfigFile) -> Result<Self, ConfigError> {
+        let (path, may_miss) = match file {
+            ConfigFile::Named(path) => (path, false),
+            ConfigFile::Usual(path) => (path, true),
+        };
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if may_miss && error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: path.clone(), source }),
+        }
+    }
+
+    /// What a file with this text means; `path` is for the errors.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let file = file::read(path, text)?;
+        let usual = Self::default();
+        let admin = file.admin.unwrap_or_default();
+        let cache = file.cache.unwrap_or_default();
+        let log = file.log.unwrap_or_default();
+        Ok(Self {
+            admin_group: admin.group,
+            cache_entries: match cache.entries {
+                Some(entries) => file::cache_entries(path, text, &entries)?,
+                None => usual.cache_entries,
+            },
+            log_format: log.format.unwrap_or(usual.log_format),
+            log_level: log.level.unwrap_or(usual.log_level),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/etc/opmesh.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(parse("# nothing\n[log]\n").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "[admin]\ngroup = \"backup\"\n[cache]\nentries = 0\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+        let expected = Config {
+            admin_group: Some("backup".into()),
+            cache_entries: 0,
+            log_format: LogFormat::Json,
+            log_level: LogLevel::Debug,
+        };
+        assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_shown_where_it_stands_with_the_nearest_one() {
+        insta::assert_snapshot!(parse("[cache]\nentires = 7\n").unwrap_err(), @r#"
+        unknown key cache.entires
+         --> /etc/opmesh.toml:2:1
+          |
+        2 | entires = 7
+          | ^^^^^^^
+          |
+          = help: did you mean cache.entries?
+        "#);
+        insta::assert_snapshot!(parse("[amdin]\ngroup = \"x\"\n").unwrap_err(), @r#"
+        unknown key amdin
+         --> /etc/opmesh.toml:1:2
+          |
+        1 | [amdin]
+          |  ^^^^^
+          |
+          = help: did you mean admin?
+        "#);
+        insta::assert_snapshot!(parse("[log]\ncolour = \"x\"\n").unwrap_err(), @r#"
+        unknown key log.colour
+         --> /etc/opmesh.toml:2:1
+          |
+        2 | colour = "x"
+          | ^^^^^^
+          |
+          = help: the keys are admin.group, cache.entries, log.format, log.level
+        "#);
+    }
+
+    #[test]
+    fn a_wrong_value_is_shown_where_it_stands() {
+        insta::assert_snapshot!(parse("[cache]\nentries = \"many\"\n").unwrap_err(), @r#"
+        invalid type: string "many", expected i64
+         --> /etc/opmesh.toml:2:11
+          |
+        2 | entries = "many"
+          |           ^^^^^^
+        "#);
+        insta::assert_snapshot!(parse("[cache]\nentries = -1\n").unwrap_err(), @r#"
+        cache.entries is out of range
+         --> /etc/opmesh.toml:2:11
+          |
+        2 | entries = -1
+          |           ^^
+          |
+          = help: expected 0 to 16777216; 0 turns the caches off
+        "#);
+        insta::assert_snapshot!(parse("[log]\nlevel = \"loud\"\n").unwrap_err(), @r#"
+        unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`
+         --> /etc/opmesh.toml:2:9
+          |
+        2 | level = "loud"
+          |         ^^^^^^
+        "#);
+        insta::assert_snapshot!(parse("[log\n").unwrap_err(), @r#"
+        unclosed table, expected `]`
+         --> /etc/opmesh.toml:1:5
+          |
+        1 | [log
+          |     ^
+        "#);
+    }
+
+    #[test]
+    fn only_the_usual_file_may_be_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("opmesh.toml");
+        assert_eq!(Config::load(&ConfigFile::Usual(path.clone())).unwrap(), Config::default());
+        assert!(matches!(Config::load(&ConfigFile::Named(path)), Err(ConfigError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,382 @@
+//! Peers, pairing tokens and audit records, as the store keeps them.
+
+use opmesh_core::model::{InstanceId, KeyId, Position, PublicKey, SetDigest, UnixMs};
+use opmesh_core::permission::{Grant, Grants, Scopes};
+
+/// Another instance. One entry per key; it may be a known host, an authorized client, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The name by which it is authorized.
+    pub key: KeyId,
+    /// Its key, once it has shown it.
+    pub public_key: Option<PublicKey>,
+    /// What it is called here; unique.
+    pub name: String,
+    /// The label that it gave itself.
+    pub instance: Option<InstanceId>,
+    /// What it is to us.
+    pub roles: Roles,
+    /// An operator or a pairing vouched for the key.
+    pub verified: bool,
+    /// Refused, and why.
+    pub blocked: Option<String>,
+    /// How it is dialled; empty when it is no known host.
+    pub dial: Dial,
+    /// What it may do with our things.
+    pub given: Grants,
+    /// What it said, when last connected, that we may do with its things; in the text it used.
+    pub received: Vec<String>,
+    /// What we let in from it when it is an authorized client.
+    pub accepts: Scopes,
+    /// When its last session was seen.
+    pub last_seen: Option<UnixMs>,
+    /// Why it was last turned away, unless a session came later.
+    pub refused: Option<(Refusal, UnixMs)>,
+    /// As a hub of ours: what we know of its progress.
+    pub progress: Option<HubProgress>,
+    /// As an owner whose operations lie here: see [`super::HostRow`] for the whole.
+    pub replica: Option<ReplicaFacts>,
+    /// A pairing that has not happened yet.
+    pub joining: Option<Joining>,
+}
+
+/// What a peer is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// We dial it: it is a hub of ours.
+    pub known_host: bool,
+    /// It dials us: its operations lie here.
+    pub authorized_client: bool,
+}
+
+/// One of a peer's roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// We dial it.
+    KnownHost,
+    /// It dials us.
+    AuthorizedClient,
+}
+
+/// How a known host is dialled. The text was checked where it was given; the store keeps it as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dial {
+    /// Tried in this order.
+    pub urls: Vec<String>,
+    /// `tls`, `sealed` or `plain`; none: what the URL's scheme implies.
+    pub channel: Option<String>,
+}
+
+/// What an owner remembers of a hub; written lazily.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubProgress {
+    /// The hub has made everything durable up to here.
+    pub acked: Position,
+    /// Where both sides last proved to hold the same set, and which.
+    pub proved: Option<(Position, SetDigest)>,
+}
+
+/// What a hub holds of an owner, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaFacts {
+    /// Up to here everything is here.
+    pub cursor: Position,
+    /// Live operations.
+    pub set: SetDigest,
+    /// Rows that the mass-delete guard set aside.
+    pub guarded: u64,
+    /// Since when repairs are given up.
+    pub quarantined: Option<UnixMs>,
+    /// A superseded label was presented.
+    pub conflict: bool,
+    /// A diff is owed or under way.
+    pub catching_up: bool,
+}
+
+/// A pairing token that this instance still has to use.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// The token's secret; cleared once the hub has accepted us.
+    pub seed: [u8; 32],
+    /// Afterwards the entry is of no use.
+    pub expires: UnixMs,
+}
+
+impl std::fmt::Debug for Joining {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Joining").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// A peer that an operator adds.
+#[derive(Debug, Clone)]
+pub struct NewPeer {
+    /// Its key ID.
+    pub key: KeyId,
+    /// Its label, when the operator knows it.
+    pub instance: Option<InstanceId>,
+    /// What it will be to us.
+    pub roles: Roles,
+    /// Somebody vouches for the key.
+    pub verified: bool,
+    /// How it is dialled.
+    pub dial: Dial,
+    /// What it may do with our things.
+    pub given: Grants,
+    /// The token that will pair us.
+    pub joining: Option<Joining>,
+}
+
+/// One edit of a peer. Each is one transaction with its audit record; the ones that change what the peer may do end
+/// its live sessions (a new epoch).
+#[derive(Debug, Clone)]
+pub enum PeerEdit {
+    /// Call it something else.
+    Rename(String),
+    /// An operator vouches for the key, by repeating its key ID.
+    Verify(KeyId),
+    /// Replaces the grant of that type.
+    Grant(Grant),
+    /// Takes back `TYPE` or `TYPE:SCOPE,…`, each exactly as it was given.
+    Revoke(Vec<String>),
+    /// Refuse it.
+    Block {
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Refuse it no longer.
+    Unblock,
+    /// Dial it like this; an empty list of URLs makes it no known host.
+    SetDial(Dial),
+    /// Let this in when it is an authorized client.
+    SetAccepts(Scopes),
+    /// What it is to us.
+    SetRoles(Roles),
+    /// A token that is to pair us, or none any more.
+    SetJoining(Option<Joining>),
+}
+
+/// Tells the node that a peer changed, so that it ends or starts sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerEvent {
+    /// Which.
+    pub key: KeyId,
+    /// How.
+    pub change: PeerChange,
+}
+
+/// How a peer changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerChange {
+    /// It is new, or is dialled in another way, or is no longer refused.
+    Reachable,
+    /// Its grants, or what we accept from it, changed: sessions end and begin anew.
+    Grants,
+    /// It was blocked, removed, or is no longer verified: sessions end.
+    Revoked,
+    /// Name or label: nothing to do but show it.
+    Shown,
+    /// An operator released or resolved it: a waiting session may try again.
+    Released,
+}
+
+/// Who asks to be let in; its signatures are verified already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Its key.
+    pub key: PublicKey,
+    /// Its label.
+    pub instance: InstanceId,
+    /// The pairing token whose secret it has proved to hold.
+    pub token: Option<PublicKey>,
+}
+
+/// Whether a dialer is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    /// It is.
+    Granted {
+        /// What it may do with our things.
+        grants: Grants,
+        /// What we let in from it.
+        accepted: Scopes,
+        /// A pairing token was used: it is new here.
+        paired: bool,
+    },
+    /// It is not. The stranger hears one text for all of these; log, audit and `status` have the reason.
+    Refused(Refusal),
+}
+
+/// Why a dialer was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The key is not listed and came without a token.
+    Unknown,
+    /// The key is listed, but only as a host that we dial.
+    NotAClient,
+    /// The key is listed, but nobody vouched for it.
+    Unverified,
+    /// An operator blocked the key.
+    Blocked,
+    /// The token is not one of ours, or was cancelled.
+    TokenUnknown,
+    /// The token's time is over.
+    TokenExpired,
+    /// The token was used as often as it may be.
+    TokenSpent,
+    /// Another live key has this instance id.
+    InstanceTaken,
+    /// This is our own key.
+    OwnKey,
+}
+
+impl Refusal {
+    /// All refusals with their name in stores and the sentence for the operator.
+    pub const ALL: [(Self, &'static str, &'static str); 9] = [
+        (Self::Unknown, "unknown", "its key is not listed; pair it with a token or `opmesh peer add` it"),
+        (Self::NotAClient, "not_a_client", "it is listed only as a host that we dial; pair it with a token"),
+        (
+            Self::Unverified,
+            "unverified",
+            "nobody vouched for its key; compare key IDs, then `opmesh peer verify`",
+        ),
+        (Self::Blocked, "blocked", "it is blocked; `opmesh peer unblock` lets it in again"),
+        (
+            Self::TokenUnknown,
+            "token_unknown",
+            "its pairing token is not one of ours or was cancelled; make a new one",
+        ),
+        (
+            Self::TokenExpired,
+            "token_expired",
+            "its pairing token has expired; make a new one with `opmesh pair token`",
+        ),
+        (
+            Self::TokenSpent,
+            "token_spent",
+            "its pairing token was used already; make a new one with `opmesh pair token`",
+        ),
+        (Self::InstanceTaken, "instance_taken", "another key has this instance id; rename one of the two"),
+        (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
+    ];
+
+    /// The name in stores and JSON.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(refusal, ..)| *refusal == self).map_or("", |(_, name, _)| *name)
+    }
+
+    /// From the name in a store.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, text, _)| *text == name).map(|(refusal, ..)| *refusal)
+    }
+
+    /// The reason and the next step, for the operator.
+    pub fn advice(self) -> &'static str {
+        Self::ALL.iter().find(|(refusal, ..)| *refusal == self).map_or("", |(.., advice)| *advice)
+    }
+}
+
+/// What was learnt about a peer in a handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Greeting {
+    /// What it is to us in this session.
+    pub role: Role,
+    /// Its key.
+    pub public_key: PublicKey,
+    /// Its label.
+    pub instance: InstanceId,
+    /// What it lets us do with its things.
+    pub received: Vec<String>,
+}
+
+/// The fencing number of the session that speaks for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// What a session that takes over is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Takeover {
+    /// Its fencing number.
+    pub epoch: Epoch,
+    /// What we let in from this peer.
+    pub accepted: Scopes,
+    /// Up to here everything is here.
+    pub cursor: Position,
+}
+
+/// A pairing token to be remembered: never its secret.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The public half.
+    pub public_key: PublicKey,
+    /// What whoever uses it may do with our things.
+    pub grants: Grants,
+    /// For the operator; may be empty.
+    pub label: String,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
+    /// How often it may be used.
+    pub uses: u32,
+}
+
+/// A pairing token as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its number.
+    pub id: u64,
+    /// What whoever uses it may do with our things.
+    pub grants: Grants,
+    /// For the operator.
+    pub label: String,
+    /// When it was made.
+    pub created: UnixMs,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
+    /// How often it may still be used.
+    pub uses_left: u32,
+}
+
+/// Something that bears on security, to be written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// One of a documented list, such as `peer_added`.
+    pub event: &'static str,
+    /// The peer that it is about.
+    pub peer: Option<KeyId>,
+    /// For people; never a secret.
+    pub detail: String,
+}
+
+/// An audit record; each is chained to the one before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Its number, from 1 without gaps.
+    pub number: u64,
+    /// When.
+    pub at: UnixMs,
+    /// What.
+    pub event: String,
+    /// About whom.
+    pub peer: Option<KeyId>,
+    /// For people.
+    pub detail: String,
+    /// BLAKE3 over the previous hash and this record.
+    pub hash: [u8; 32],
+}
+
+/// Whether the chain of audit records is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditVerdict {
+    /// It is.
+    Whole {
+        /// How many records.
+        records: u64,
+        /// The last record's hash; keep it elsewhere to notice a chain that was rewritten as a whole.
+        last: [u8; 32],
+    },
+    /// It is not.
+    Broken {
+        /// The first record that does not follow from the one before it.
+        number: u64,
+    },
+}
