@@ -24,11 +24,11 @@ pub(crate) enum Chatter {
     Command,
 }
 
-/// Sends this process's logs to stderr. `OPMESH_LOG` (the syntax of `RUST_LOG`) wins over `-q` and `-v`.
+/// Sends this process's logs to stderr at `level`. `OPMESH_LOG` (the syntax of `RUST_LOG`) wins over it.
 ///
 /// A second call in one process changes nothing.
-pub(crate) fn start(format: LogFormat, color: Color, volume: Volume, chatter: Chatter) {
-    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new(directives(volume, chatter)));
+pub(crate) fn start(format: LogFormat, color: Color, level: &str) {
+    let filter = EnvFilter::try_from_env(LOG_ENV).unwrap_or_else(|_| EnvFilter::new(level));
     let ansi = match color {
         Color::Always => true,
         Color::Never => false,
@@ -43,10 +43,11 @@ pub(crate) fn start(format: LogFormat, color: Color, volume: Volume, chatter: Ch
     started.unwrap_or_default();
 }
 
-fn directives(volume: Volume, chatter: Chatter) -> &'static str {
+/// What is logged, as `-q` and `-v` ask for it. Other people's libraries speak one level less.
+pub(crate) fn level(volume: Volume, chatter: Chatter) -> &'static str {
     match (volume, chatter) {
         (Volume::Quiet, _) => "error",
-        (Volume::Normal, Chatter::Command) => "warn",
+        (Volume::Normal, Chatter::Command) => "error,opmesh=warn",
         (Volume::Normal, Chatter::Daemon) => "warn,opmesh=info,opmesh_core=info",
         (Volume::Verbose(1), _) => "info,opmesh=debug,opmesh_core=debug",
         (Volume::Verbose(_), _) => "debug,opmesh=trace,opmesh_core=trace",

@@ -4,9 +4,11 @@
 //! away is not an error to talk about: it is [`StdoutClosed`], which ends the command quietly.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 /// Nobody reads stdout any more.
@@ -111,6 +113,15 @@ impl Output {
         self.flush()
     }
 
+    /// One thing for people: a name and a value a line. What is empty is left out.
+    pub(crate) fn fields<const N: usize>(&mut self, fields: [(&str, String); N]) -> anyhow::Result<()> {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            self.write(&format!("{name:<width$}  {}\n", visible(value)))?;
+        }
+        self.flush()
+    }
+
     /// Something to know that is not part of the answer. Silent with `-q`.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if self.volume > Volume::Quiet {
@@ -123,9 +134,14 @@ impl Output {
         say(format_args!("opmesh: warning: {text}"));
     }
 
-    /// Whether somebody watches stderr, so that progress may be drawn there.
-    pub(crate) fn draws_progress(&self) -> bool {
-        self.volume > Volume::Quiet && io::stderr().is_terminal()
+    /// Shows on stderr that something goes on, where somebody watches; it is wiped when the value is dropped.
+    pub(crate) fn progress(&self, text: &'static str) -> Progress {
+        if self.volume == Volume::Quiet || !io::stderr().is_terminal() {
+            return Progress { bar: ProgressBar::hidden() };
+        }
+        let bar = ProgressBar::new_spinner().with_message(text);
+        bar.enable_steady_tick(SPINNER_TICK);
+        Progress { bar }
     }
 
     fn write(&mut self, text: &str) -> anyhow::Result<()> {
@@ -157,6 +173,25 @@ impl Array<'_> {
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         self.output.write(if self.empty { "]\n" } else { "\n]\n" })?;
         self.output.flush()
+    }
+}
+
+/// A spinner on stderr.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// What goes on now.
+    pub(crate) fn set(&self, text: String) {
+        self.bar.set_message(text);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -235,6 +270,8 @@ fn stdout_fault(fault: io::Error) -> anyhow::Error {
     }
 }
 
+/// How often a spinner turns.
+const SPINNER_TICK: Duration = Duration::from_millis(120);
 /// Spaces between two columns.
 const COLUMN_GAP: u16 = 2;
 

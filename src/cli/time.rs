@@ -90,6 +90,11 @@ pub(crate) fn show(moment: UnixMs) -> String {
     show_in(moment, TimeZone::system())
 }
 
+/// As [`show`], for a number off the wire.
+pub(crate) fn show_ms(unix_ms: i64) -> String {
+    show(UnixMs(unix_ms))
+}
+
 fn show_in(moment: UnixMs, zone: TimeZone) -> String {
     Timestamp::from_millisecond(moment.0)
         .map_or_else(|_| "-".to_owned(), |time| time.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
