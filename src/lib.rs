@@ -6,6 +6,8 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod identity;
+pub mod node;
+pub mod pairing;
 pub mod places;
 pub mod record;
 pub mod store;

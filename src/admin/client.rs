@@ -170,9 +170,9 @@ calls! {
     /// Pairs with the hub of a token.
     join_hub(JoinHubRequest) -> Joined;
     /// Creates the operation of a run that begins.
-    begin_run(BeginRunRequest) -> Run;
+    begin_run(BeginRunRequest) -> BegunRun;
     /// Records the result of a run, once per key.
-    finish_run(FinishRunRequest) -> Run;
+    finish_run(FinishRunRequest) -> FinishedRun;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }

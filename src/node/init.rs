@@ -1,0 +1,132 @@
+//! Making a new instance: a key and an empty store in a folder of their own.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use opmesh_core::model::{InstanceId, KeyId};
+
+use super::lock::{DataLock, LOCK_WAIT, LockError};
+use crate::clock::Clock;
+use crate::identity::{Identity, IdentityError};
+use crate::places::Places;
+use crate::store::{Store, StoreError};
+
+/// What may lie in a folder that becomes a data directory.
+const HARMLESS: [&str; 2] = ["opmesh.toml", "lock"];
+
+/// No instance was made. What stands in the folder was left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Somebody else's things lie there.
+    #[error("{} is not empty ({found} lies there) and is no opmesh data directory: choose a new folder", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// An instance is there already.
+    #[error("{} is initialized already", path.display())]
+    Initialized {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The machine's name is no instance id, and none was given.
+    #[error("the host name {0:?} cannot be an instance id: give one with --instance-id")]
+    NoName(String),
+    /// The folder cannot be used.
+    #[error("the folder {} cannot be used: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The key could not be made or read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another process has the folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The store could not be made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A new instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initialized {
+    /// Its key.
+    pub key_id: KeyId,
+    /// Its label.
+    pub instance: InstanceId,
+}
+
+/// Whether an instance is there: both its key and its store.
+pub fn is_initialized(places: &Places) -> bool {
+    places.key().exists() && places.store().exists()
+}
+
+/// Makes an instance. A key that is there without a store is kept: so an interrupted call is completed, and a host
+/// that lost its store begins anew under its old key. `import` names a key file to be copied instead of drawing one.
+pub async fn init(
+    places: &Places,
+    instance: Option<InstanceId>,
+    import: Option<&Path>,
+    clock: Clock,
+) -> Result<Initialized, InitError> {
+    let instance = match instance {
+        Some(instance) => instance,
+        None => host_name()?,
+    };
+    adopt(places)?;
+    let _lock = DataLock::take(&places.lock(), clock, LOCK_WAIT).await?;
+    if is_initialized(places) {
+        return Err(InitError::Initialized { path: places.data_dir().to_owned() });
+    }
+    let identity = match import {
+        Some(from) => {
+            let imported = Identity::load(from)?;
+            imported.store(&places.key())?;
+            imported
+        }
+        None if places.key().exists() => Identity::load(&places.key())?,
+        None => Identity::create(&places.key())?,
+    };
+    let (path, own) = (places.store(), identity.public_key());
+    let creating = tokio::task::spawn_blocking(move || Store::create(&path, own, clock));
+    let store = creating.await.unwrap_or(Err(StoreError::Closed))?;
+    store.set_instance(instance.clone()).await?;
+    store.close().await;
+    Ok(Initialized { key_id: identity.key_id(), instance })
+}
+
+/// The machine's name up to its first dot.
+fn host_name() -> Result<InstanceId, InitError> {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    let short = name.split('.').next().unwrap_or_default();
+    short.parse().map_err(|_| InitError::NoName(name.clone().into_owned()))
+}
+
+/// Makes the folder, or takes an empty one of ours and shuts others out.
+fn adopt(places: &Places) -> Result<(), InitError> {
+    let path = places.data_dir();
+    let failed = |source| InitError::Io { path: path.to_owned(), source };
+    if !path.exists() {
+        return DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed);
+    }
+    if places.key().exists() || places.store().exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+            let found = name.to_string_lossy().into_owned();
+            return Err(InitError::Foreign { path: path.to_owned(), found });
+        }
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
+}

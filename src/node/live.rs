@@ -1,0 +1,78 @@
+//! How this process stands with its peers right now: what sessions report, kept in memory.
+//!
+//! What outlives the process (last seen, acknowledged, proved, quarantined) is the store's; `status` shows both.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use opmesh_core::model::KeyId;
+
+use crate::store::Role;
+
+/// Where a session with a peer is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// No session, and no attempt under way.
+    #[default]
+    Offline,
+    /// Dialling, or in the handshake.
+    Connecting,
+    /// Authenticated; the sets are not known to be equal yet.
+    CatchingUp,
+    /// Everything was sent, and the sets were equal when last compared.
+    Live,
+    /// The hub turned us away.
+    Refused,
+    /// Somebody else's key answered at the hub's address.
+    OtherKey,
+    /// One of the two sides' histories was superseded; an operator must decide.
+    IdentityConflict,
+}
+
+/// What is known of one peer in one role.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seat {
+    /// Where the session is.
+    pub standing: Standing,
+    /// Why, in words; empty when there is nothing to say.
+    pub reason: String,
+    /// The last Mark was equal and nothing was applied or changed since.
+    pub proved: bool,
+}
+
+/// All peers. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Live {
+    seats: Arc<Mutex<HashMap<(KeyId, Role), Seat>>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { seats: Arc::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Live {
+    /// What is known of this peer in this role.
+    pub fn seat(&self, peer: &KeyId, role: Role) -> Seat {
+        self.seats().get(&(*peer, role)).cloned().unwrap_or_default()
+    }
+
+    /// Notes something, and wakes whoever waits for changes.
+    pub fn update(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
+        note(self.seats().entry((peer, role)).or_default());
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Wakes on every change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<(KeyId, Role), Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
