@@ -206,7 +206,7 @@ mod tests {
         fn entries_survive_the_wire(map in vectors(), lo in 0..2_u64) {
             let entries = entries(&map);
             let bytes = encode_entries(lo, &entries);
-            prop_assert_eq!(decode_entries(lo, OpId::END, &bytes).unwrap(), entries.clone());
+            prop_assert_eq!(&decode_entries(lo, OpId::END, &bytes).unwrap(), &entries);
             let mut page = Page::new(lo);
             for (id, modno) in &entries {
                 prop_assert_eq!(page.push(*id, *modno), PageState::Open);

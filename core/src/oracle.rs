@@ -107,7 +107,9 @@ impl HubModel {
 
     fn set_aside_all(&mut self, ids: Vec<OpId>, reason: ParkReason) -> u64 {
         let count = ids.len();
-        ids.into_iter().for_each(|id| self.set_aside(id, reason));
+        for id in ids {
+            self.set_aside(id, reason);
+        }
         u64::try_from(count).unwrap_or(u64::MAX)
     }
 
@@ -389,6 +391,7 @@ impl OwnerModel {
         let last = changed.last().map_or(after, |(modno, ..)| *modno);
         Changes {
             end: Position { modno: last, chain: self.chain_at(last) },
+            as_of: self.head,
             consistent: (changed.len() == all).then(|| self.set(view)),
             operations: changed
                 .iter()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use opmesh_core::model::KeyId;
+use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
 use crate::store::Role;
 
@@ -38,8 +38,14 @@ pub struct Seat {
     pub standing: Standing,
     /// Why, in words; empty when there is nothing to say.
     pub reason: String,
-    /// The last Mark was equal and nothing was applied or changed since.
-    pub proved: bool,
+    /// A handshake was completed since this process began.
+    pub met: bool,
+    /// A hub of ours has this.
+    pub acked: Option<Position>,
+    /// The sets were last compared here, were equal, and (in an owner's seat) nothing was applied since.
+    pub proved: Option<(Position, SetDigest)>,
+    /// A hub of ours has lacked something ever since.
+    pub behind_since: Option<UnixMs>,
 }
 
 /// All peers. Cheap to clone; all clones are one.

@@ -68,7 +68,7 @@ pub enum ChainEntry {
 }
 
 impl Position {
-    /// The position after one more change: chain_n = BLAKE3-128(chain_{n−1} ‖ incarnation ‖ n ‖ id ‖ row hash or DEL),
+    /// The position after one more change: `chain_n = BLAKE3-128(chain_{n−1} ‖ incarnation ‖ n ‖ id ‖ row hash or DEL)`,
     /// numbers as u64 LE.
     #[must_use]
     pub fn advance(&self, incarnation: Incarnation, modno: Modno, id: OpId, entry: ChainEntry) -> Self {
@@ -190,11 +190,17 @@ mod tests {
         let hasher = OwnerHasher::new(&PublicKey([1; 32]));
         let rows: Vec<_> = (1..=9).map(|n| hasher.row(&operation(n, n, "x"))).collect();
         let mut forward = SetDigest::EMPTY;
-        rows.iter().for_each(|row| forward.add(*row));
+        for row in &rows {
+            forward.add(*row);
+        }
         let mut backward = SetDigest::EMPTY;
-        rows.iter().rev().for_each(|row| backward.add(*row));
+        for row in rows.iter().rev() {
+            backward.add(*row);
+        }
         assert_eq!(forward, backward);
-        rows.iter().for_each(|row| forward.remove(*row));
+        for row in &rows {
+            forward.remove(*row);
+        }
         assert_eq!(forward, SetDigest::EMPTY);
     }
 

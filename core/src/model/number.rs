@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// The largest number that may cross the wire or reach a store: 2⁶³ − 1.
-pub const MAX_NUMBER: u64 = i64::MAX as u64;
+const MAX_NUMBER: u64 = i64::MAX.cast_unsigned();
 
 /// Why a number was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -215,7 +215,7 @@ impl Record {
             }
         }
         let scope = Scope { repo: named(repo, "repo_id")?, plan: named(plan, "plan_id")? };
-        Ok(Self { scope, columns, bytes })
+        Ok(Self { bytes, scope, columns })
     }
 
     /// The owner's bytes.

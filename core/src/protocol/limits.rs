@@ -20,7 +20,7 @@ pub const CANDIDATES: usize = 32;
 /// Each side sends something at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A peer that sent nothing for so long is gone.
-pub const DEAD_AFTER: Duration = Duration::from_secs(60);
+pub const DEAD_AFTER: Duration = Duration::from_mins(1);
 
 const _: () = assert!(DEAD_AFTER.as_secs() >= 3 * HEARTBEAT.as_secs(), "two heartbeats may be lost");
 const _: () = assert!(CREDIT_WINDOW >= 4, "design §5: credit starts at 4 or more");

@@ -130,8 +130,11 @@ pub struct Answer {
 pub struct Ops {
     /// The previous frame's end: the hub's cursor.
     pub base: Position,
-    /// Everything up to here is in this frame or outside the view.
+    /// Everything up to here is in this frame, outside the view, or was changed again later.
     pub end: Position,
+    /// The head of the transaction that read it. What was changed again lies between `end` and here: an owner that goes
+    /// back to a time before `as_of` has rows that this frame left out.
+    pub as_of: Position,
     /// Ascending by modno.
     pub operations: Vec<Operation>,
     /// Ascending by modno.

@@ -145,9 +145,14 @@ impl<R: Rows> Hub<'_, R> {
         Ok(self.replica.diff.take().is_some())
     }
 
-    /// Equal digests prove equal sets: the owner's head is a position at which the hub has everything.
+    /// Equal digests prove equal sets: the owner's head is a position at which the hub has everything. They do not
+    /// prove equal histories: unless the head is the hub's newest position, copies set aside may lie on a branch that
+    /// the owner no longer knows, and are kept.
     fn in_sync(&mut self, head: Position) -> Result<(), Fault<R::Error>> {
         self.drop_diff()?;
+        if head != self.replica.newest {
+            self.rows.keep_copies_above(crate::model::Modno::ZERO).map_err(Fault::Store)?;
+        }
         self.replica.cursor = head;
         self.replica.newest = head;
         self.replica.trail = crate::matchpoint::Trail::default();
@@ -230,6 +235,7 @@ impl<R: Rows> Hub<'_, R> {
         }
         self.observe_live()?;
         self.replica.move_cursor(ops.end);
+        self.replica.newest = self.replica.newest.later(ops.as_of);
         Ok(Committed::Applied(applied))
     }
 

@@ -134,6 +134,8 @@ pub struct Changes {
     pub tombstones: Vec<Tombstone>,
     /// The last change that was looked at, inside the view or not; the position asked from when there was none.
     pub end: Position,
+    /// The head of the transaction.
+    pub as_of: Position,
     /// The view's digest, when the same transaction held no change after `end`: a consistent point.
     pub consistent: Option<SetDigest>,
 }
@@ -186,7 +188,7 @@ pub enum Report {
     /// Both: the sets were compared at this position and differ.
     Differs(Position),
     /// Hub: something was committed; what it changed.
-    Applied(Committed),
+    Applied(Box<Committed>),
 }
 
 /// How a session ended, from this side's view.

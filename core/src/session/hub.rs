@@ -314,7 +314,7 @@ impl Hub {
         committed: Committed,
         out: &mut Vec<Output>,
     ) -> Result<(), Violation> {
-        out.push(Output::Report(Report::Applied(committed.clone())));
+        out.push(Output::Report(Report::Applied(Box::new(committed.clone()))));
         match committed {
             Committed::Judged { proposal, newest, candidates, .. } => {
                 self.propose(proposal, candidates.clone());

@@ -334,6 +334,7 @@ impl Owner {
             let ops = Ops {
                 base: streaming.end,
                 end: changes.end,
+                as_of: changes.as_of,
                 operations: changes.operations,
                 tombstones: changes.tombstones,
             };

@@ -1,0 +1,103 @@
+//! Owners whose operations lie here.
+
+use opmesh_core::model::KeyId;
+
+use super::reply::{Out, Stop};
+use super::{show, status};
+use crate::admin::error::{Failure, Reason};
+use crate::admin::pb;
+use crate::node::{Node, Standing};
+use crate::store::{HostRow, PeerError, Role};
+
+pub(super) async fn list(node: Node, out: Out<pb::Host>) -> Result<(), Stop> {
+    for row in node.store().hosts().await? {
+        out.send(host(&node, &row)).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn one(node: &Node, name: &str) -> Result<pb::Host, Failure> {
+    let key = find(node, name).await?;
+    let hosts = node.store().hosts().await?;
+    let row = hosts.iter().find(|row| row.owner == key);
+    row.map(|row| host(node, row)).ok_or_else(|| unknown(name))
+}
+
+pub(super) async fn verify(
+    node: Node,
+    names: Vec<String>,
+    out: Out<pb::HostVerification>,
+) -> Result<(), Stop> {
+    let mut wanted = Vec::new();
+    for name in &names {
+        wanted.push(find(&node, name).await?);
+    }
+    for row in node.store().hosts().await? {
+        if wanted.is_empty() || wanted.contains(&row.owner) {
+            let check = node.store().verify_host(&row.owner).await?;
+            out.send(show::verification(row.name, &check)).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn parked(node: Node, name: String, out: Out<pb::ParkedOperation>) -> Result<(), Stop> {
+    let owner = find(&node, &name).await?;
+    let mut after = 0;
+    loop {
+        let rows = node.store().parked(&owner, after).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.parked_id;
+        for row in &rows {
+            out.send(show::parked(row)).await?;
+        }
+    }
+}
+
+pub(super) async fn release(node: &Node, name: &str) -> Result<pb::Host, Failure> {
+    let owner = find(node, name).await?;
+    node.store().release(&owner).await?;
+    one(node, &owner.to_string()).await
+}
+
+async fn find(node: &Node, name: &str) -> Result<KeyId, Failure> {
+    node.store().find_host(name).await.map_err(unknown_as_host)
+}
+
+/// The store has one error for peers and hosts that it does not know; here a host was asked for.
+pub(super) fn unknown_as_host(error: PeerError) -> Failure {
+    match error {
+        PeerError::Unknown(name) => unknown(&name),
+        other => other.into(),
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(Reason::UnknownHost, format!("no operations of a host called {name:?} lie here"))
+        .hint("`opmesh hosts list` shows all of them")
+}
+
+fn host(node: &Node, row: &HostRow) -> pb::Host {
+    let seat = node.live().seat(&row.owner, Role::AuthorizedClient);
+    let connected = row.is_self || matches!(seat.standing, Standing::CatchingUp | Standing::Live);
+    pb::Host {
+        name: row.name.clone(),
+        instance_id: row.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
+        key_id: row.owner.to_string(),
+        is_self: row.is_self,
+        connected,
+        state: String::new(),
+        last_success_unix_ms: show::ms(row.last_success_unix_ms),
+        last_run_unix_ms: show::ms(row.last_run_unix_ms),
+        last_seen_unix_ms: if row.is_self {
+            Some(node.clock().wall().0)
+        } else {
+            show::ms(row.last_seen_unix_ms)
+        },
+        count: row.set.count(),
+        digest: show::digest(&row.set),
+        position: Some(show::position(&row.position)),
+        version: if row.is_self { status::VERSION.to_owned() } else { String::new() },
+        parked: row.parked,
+    }
+}

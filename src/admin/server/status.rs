@@ -1,0 +1,206 @@
+//! How this instance stands: its log, its store, its daemon, and every peer in every role.
+
+use opmesh_core::model::{Position, UnixMs};
+
+use super::show;
+use crate::admin::error::Failure;
+use crate::admin::pb;
+use crate::node::{Node, Seat, ServeFile, Standing};
+use crate::store::{Peer, Role};
+
+/// This program's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) async fn status(node: &Node) -> Result<pb::StatusReply, Failure> {
+    let facts = node.store().facts().await?;
+    let moment = Moment { head: facts.head, now: node.clock().wall() };
+    let peers = node.store().peers().await?;
+    Ok(pb::StatusReply {
+        instance_id: node.instance().to_string(),
+        key_id: node.identity().key_id().to_string(),
+        version: VERSION.to_owned(),
+        daemon: Some(daemon(node)),
+        position: Some(show::position(&facts.head)),
+        digest: show::digest(&facts.set),
+        count: facts.set.count(),
+        store: Some(pb::StoreStatus {
+            engine: facts.engine.to_owned(),
+            schema: facts.schema,
+            path: facts.path.display().to_string(),
+        }),
+        peers: peers.iter().flat_map(|peer| of_peer(node, peer, moment)).collect(),
+    })
+}
+
+fn daemon(node: &Node) -> pb::Daemon {
+    let Some(serving) = node.serving() else { return pb::Daemon::default() };
+    let ServeFile { ready: running, pid, listen, web, admin_socket } = serving.clone();
+    let listener = |listener: crate::node::Listener| pb::Listener {
+        channel: listener.channel,
+        address: listener.address,
+    };
+    pb::Daemon {
+        running,
+        pid: Some(pid),
+        since_unix_ms: Some(node.since().0),
+        listen: listen.into_iter().map(listener).collect(),
+        web,
+        admin_socket: Some(admin_socket),
+    }
+}
+
+/// What all entries of one status are measured against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// The own log's last change.
+    pub(super) head: Position,
+    pub(super) now: UnixMs,
+}
+
+/// One entry for each role of the peer.
+pub(super) fn of_peer(node: &Node, peer: &Peer, moment: Moment) -> Vec<pb::PeerStatus> {
+    roles(peer)
+        .into_iter()
+        .map(|role| entry(peer, role, &node.live().seat(&peer.key, role), moment))
+        .collect()
+}
+
+/// The peer's roles in the order in which they are shown.
+pub(super) fn roles(peer: &Peer) -> Vec<Role> {
+    let known = peer.roles.known_host.then_some(Role::KnownHost);
+    let client = peer.roles.authorized_client.then_some(Role::AuthorizedClient);
+    known.into_iter().chain(client).collect()
+}
+
+/// The role's name in JSON.
+pub(super) const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::KnownHost => "known_host",
+        Role::AuthorizedClient => "authorized_client",
+    }
+}
+
+fn entry(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> pb::PeerStatus {
+    let (state, reason) = state(peer, role, seat);
+    let set = set(peer, role, seat, moment);
+    pb::PeerStatus {
+        key_id: peer.key.to_string(),
+        instance_id: peer.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: peer.name.clone(),
+        role: role_name(role).to_owned(),
+        verified: peer.verified,
+        state: state.to_owned(),
+        reason,
+        last_seen_unix_ms: show::ms(peer.last_seen),
+        grants: Some(grants(peer)),
+        position: set.position.as_ref().map(show::position),
+        digest: set.digest,
+        count: set.count,
+        lag: set.lag,
+        in_sync: set.in_sync,
+    }
+}
+
+pub(super) fn grants(peer: &Peer) -> pb::Grants {
+    pb::Grants { given: peer.given.to_strings(), received: peer.received.clone() }
+}
+
+/// The first that applies: what an operator must decide comes before what the network does.
+fn state(peer: &Peer, role: Role, seat: &Seat) -> (&'static str, String) {
+    if let Some(why) = &peer.blocked {
+        return ("blocked", why.clone());
+    }
+    if !peer.verified {
+        return ("unverified", format!("compare key IDs, then `opmesh peer verify {} --key-id …`", peer.name));
+    }
+    if let Some(decision) = decision(peer, role) {
+        return decision;
+    }
+    match seat.standing {
+        Standing::Connecting => ("connecting", seat.reason.clone()),
+        Standing::CatchingUp => ("catching_up", seat.reason.clone()),
+        Standing::Live => ("live", quiet(peer, role)),
+        Standing::IdentityConflict => ("identity_conflict", seat.reason.clone()),
+        Standing::Refused => ("refused", seat.reason.clone()),
+        Standing::Offline => match &peer.refused {
+            Some((refusal, _)) => ("refused", refusal.advice().to_owned()),
+            None if peer.last_seen.is_none() => ("never_connected", seat.reason.clone()),
+            None => ("offline", seat.reason.clone()),
+        },
+    }
+}
+
+/// A live session may have little to do: say so where it would surprise.
+fn quiet(peer: &Peer, role: Role) -> String {
+    match role {
+        Role::KnownHost if peer.given.is_empty() => "grants nothing".to_owned(),
+        Role::KnownHost | Role::AuthorizedClient => String::new(),
+    }
+}
+
+fn decision(peer: &Peer, role: Role) -> Option<(&'static str, String)> {
+    let replica = peer.replica.filter(|_| role == Role::AuthorizedClient)?;
+    let name = &peer.name;
+    if replica.conflict {
+        let text = format!(
+            "it presented a history that was superseded; find out which copy is the right one, then `opmesh peer resolve {name}`"
+        );
+        return Some(("identity_conflict", text));
+    }
+    if replica.quarantined.is_some() {
+        let text = format!("repairs kept ending unequal; look into it, then `opmesh hosts release {name}`");
+        return Some(("quarantined", text));
+    }
+    let guarded = replica.guarded;
+    let text = || format!("{guarded} deletes were held back; look at `opmesh hosts parked {name}`");
+    (guarded > 0).then(|| ("needs_decision", text()))
+}
+
+#[derive(Debug, Default)]
+struct Set {
+    position: Option<Position>,
+    digest: Option<String>,
+    count: Option<u64>,
+    lag: Option<pb::Lag>,
+    in_sync: Option<bool>,
+}
+
+fn set(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> Set {
+    let met = peer.last_seen.is_some() || seat.met;
+    match role {
+        Role::KnownHost => hub_set(peer, seat, moment, met),
+        Role::AuthorizedClient => owner_set(peer, seat, met),
+    }
+}
+
+/// A hub of ours: what it has acknowledged, and what was last proved equal.
+fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
+    let stored = peer.progress;
+    let acked = seat.acked.or(stored.map(|progress| progress.acked));
+    let proved = seat.proved.or(stored.and_then(|progress| progress.proved));
+    let behind = acked.map_or(moment.head.modno.get(), |acked| {
+        moment.head.modno.get().saturating_sub(acked.modno.get())
+    });
+    let since = seat.behind_since.or(peer.last_seen).filter(|_| behind > 0);
+    let ms = since.map_or(0, |since| i64::try_from(moment.now.since(since)).unwrap_or(i64::MAX));
+    Set {
+        position: acked,
+        digest: proved.map(|(_, set)| show::digest(&set)),
+        count: proved.map(|(_, set)| set.count()),
+        lag: met.then_some(pb::Lag { operations: behind, ms }),
+        in_sync: met.then(|| proved.is_some_and(|(position, _)| position == moment.head)),
+    }
+}
+
+/// An owner: the rows that lie here. What it has not sent yet only it knows.
+fn owner_set(peer: &Peer, seat: &Seat, met: bool) -> Set {
+    let Some(replica) = peer.replica else { return Set { in_sync: met.then_some(false), ..Set::default() } };
+    let equal = seat.standing == Standing::Live && seat.proved.is_some();
+    Set {
+        position: Some(replica.cursor),
+        digest: Some(show::digest(&replica.set)),
+        count: Some(replica.set.count()),
+        lag: (met && equal).then_some(pb::Lag { operations: 0, ms: 0 }),
+        in_sync: met.then_some(equal),
+    }
+}

@@ -1,0 +1,302 @@
+//! One connection, TLS or plain, and the gate that watches it.
+//!
+//! The gate lies below TLS, so that every byte counts: a peer that has not proved who it is may send little and stay
+//! briefly, and a connection whose session is over goes after a moment. Nothing here knows frames.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use opmesh_core::handshake::ChannelKeys;
+
+use super::admission::Admitted;
+
+/// TLS and the whole handshake together.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes read from a connection before its peer has proved who it is.
+pub const BYTES_BEFORE_AUTHENTICATION: usize = 64 * 1024;
+/// How long a connection may stay once its session is over, so that the final status still gets out.
+const LINGER: Duration = Duration::from_secs(5);
+
+const _: () = assert!(
+    BYTES_BEFORE_AUTHENTICATION >= 3 * crate::wire::MESSAGE_BYTES_BEFORE_AUTHENTICATION,
+    "a handshake of the largest messages fits"
+);
+
+/// What a connection has come to; shared by the connection and the session that runs over it.
+#[derive(Debug)]
+pub(super) struct Gate {
+    known: CancellationToken,
+    over: CancellationToken,
+    taken: AtomicBool,
+    admitted: Mutex<Option<Admitted>>,
+}
+
+impl Gate {
+    pub(super) fn new(admitted: Option<Admitted>) -> Arc<Self> {
+        Arc::new(Self {
+            known: CancellationToken::new(),
+            over: CancellationToken::new(),
+            taken: AtomicBool::new(false),
+            admitted: Mutex::new(admitted),
+        })
+    }
+
+    /// Whether this is the connection's first Sync stream; there is only one.
+    pub(super) fn take(&self) -> Stream {
+        if self.taken.swap(true, Ordering::Relaxed) { Stream::Another } else { Stream::First }
+    }
+
+    /// The peer has proved who it is.
+    pub(super) fn authenticated(&self) {
+        self.known.cancel();
+        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            admitted.known();
+        }
+    }
+
+    /// The session has ended; so does the connection, soon.
+    pub(super) fn session_over(&self) {
+        self.known.cancel();
+        self.over.cancel();
+    }
+
+    /// Returns when the connection must go.
+    async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
+        if tokio::time::timeout(handshake, self.known.cancelled()).await.is_err() {
+            return Closed::Unauthenticated;
+        }
+        self.over.cancelled().await;
+        tokio::time::sleep(LINGER).await;
+        Closed::SessionOver
+    }
+}
+
+/// See [`Gate::take`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    First,
+    Another,
+}
+
+/// Why the gate closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Closed {
+    #[error("the peer did not prove in time who it is")]
+    Unauthenticated,
+    #[error("the peer sent more than {BYTES_BEFORE_AUTHENTICATION} bytes before it had proved who it is")]
+    TooMuch,
+    #[error("the session is over")]
+    SessionOver,
+}
+
+impl From<Closed> for io::Error {
+    fn from(closed: Closed) -> Self {
+        Self::new(io::ErrorKind::ConnectionAborted, closed)
+    }
+}
+
+/// A socket behind its gate.
+pub(super) struct Gated<IO> {
+    io: IO,
+    gate: Arc<Gate>,
+    closing: Pin<Box<dyn Future<Output = Closed> + Send>>,
+    closed: Option<Closed>,
+    read: usize,
+}
+
+impl<IO> Gated<IO> {
+    /// The handshake's time starts now.
+    pub(super) fn new(io: IO, gate: Arc<Gate>, handshake: Duration) -> Self {
+        let closing = Box::pin(gate.clone().closing(handshake));
+        Self { io, gate, closing, closed: None, read: 0 }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.closed.is_none()
+            && let Poll::Ready(closed) = self.closing.as_mut().poll(cx)
+        {
+            self.closed = Some(closed);
+        }
+        self.closed.map_or(Ok(()), |closed| Err(closed.into()))
+    }
+
+    fn count(&mut self, bytes: usize) -> io::Result<()> {
+        if self.gate.known.is_cancelled() {
+            return Ok(());
+        }
+        self.read = self.read.saturating_add(bytes);
+        if self.read > BYTES_BEFORE_AUTHENTICATION {
+            self.closed = Some(Closed::TooMuch);
+            return Err(Closed::TooMuch.into());
+        }
+        Ok(())
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Gated<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.open(cx)?;
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        Poll::Ready(self.count(buf.filled().len().saturating_sub(before)))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.open(cx)?;
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.open(cx)?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A connection that is ready for HTTP/2.
+pub(super) struct Connection {
+    io: Transport,
+    info: Arc<ConnectionInfo>,
+}
+
+enum Transport {
+    Tls(Box<TlsStream<Gated<TcpStream>>>),
+    Plain(Box<Gated<TcpStream>>),
+}
+
+/// What a session has to know about the connection below it.
+pub(super) struct ConnectionInfo {
+    pub(super) gate: Arc<Gate>,
+    pub(super) keys: ChannelKeys,
+    pub(super) address: SocketAddr,
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionInfo").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(super) fn tls(stream: TlsStream<Gated<TcpStream>>, info: ConnectionInfo) -> Self {
+        Self { io: Transport::Tls(Box::new(stream)), info: Arc::new(info) }
+    }
+
+    pub(super) fn plain(stream: Gated<TcpStream>, info: ConnectionInfo) -> Self {
+        Self { io: Transport::Plain(Box::new(stream)), info: Arc::new(info) }
+    }
+
+    pub(super) fn info(&self) -> Arc<ConnectionInfo> {
+        self.info.clone()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Arc<ConnectionInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Tls(io) => Pin::new(io).poll_flush(cx),
+            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_stranger_that_says_nothing_is_cut_off() {
+        let (near, _far) = tokio::io::duplex(64);
+        let mut gated = Gated::new(near, Gate::new(None), SOON);
+        let error = gated.read_u8().await.unwrap_err();
+        assert_eq!(error.to_string(), Closed::Unauthenticated.to_string());
+        assert!(gated.write_all(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stranger_may_send_64_kib_and_not_a_byte_more() {
+        let (near, mut far) = tokio::io::duplex(2 * BYTES_BEFORE_AUTHENTICATION);
+        far.write_all(&vec![0; BYTES_BEFORE_AUTHENTICATION + 1]).await.unwrap();
+        let mut gated = Gated::new(near, Gate::new(None), HANDSHAKE_TIMEOUT);
+        let mut read = vec![0; BYTES_BEFORE_AUTHENTICATION];
+        gated.read_exact(&mut read).await.unwrap();
+        let error = gated.read_u8().await.unwrap_err();
+        assert_eq!(error.to_string(), Closed::TooMuch.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_known_peer_may_send_as_much_and_stay_as_long_as_it_likes() {
+        let (near, mut far) = tokio::io::duplex(4 * BYTES_BEFORE_AUTHENTICATION);
+        let gate = Gate::new(None);
+        gate.authenticated();
+        let mut gated = Gated::new(near, gate, Duration::ZERO);
+        far.write_all(&vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
+        gated.read_exact(&mut vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
+    }
+
+    #[test]
+    fn a_connection_carries_one_sync_stream() {
+        let gate = Gate::new(None);
+        assert_eq!((gate.take(), gate.take()), (Stream::First, Stream::Another));
+    }
+}

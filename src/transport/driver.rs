@@ -1,0 +1,360 @@
+//! One session: the only place where session, store and stream meet.
+//!
+//! The session decides, this acts: it performs each `Output` in order and feeds the results back. Nothing here waits
+//! for anything but the one `select!`: a peer that does not read stops what is produced for it, never what is read
+//! from it, and a store that is slow stops neither heartbeats nor reading. The database is the queue; what lies here
+//! is bounded by the protocol's credit.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opmesh_core::model::{KeyId, Position};
+use opmesh_core::protocol::limits::DEAD_AFTER;
+use opmesh_core::protocol::{EndReason, Message, Violation};
+use opmesh_core::replica::{Committed, Transaction};
+use opmesh_core::session::{Compare, Finish, Found, Hub, Input, Output, Owner, Read, Report};
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::store::{Epoch, Pending, Role, Store, StoreError};
+use crate::wire::{self, Frame};
+
+use super::Local;
+use super::ending::Ending;
+use super::link::{self, Link};
+use super::sessions::{Registration, Rivalry};
+
+/// A peer that takes nothing for so long is gone, even if it still talks.
+const STUCK_AFTER: Duration = DEAD_AFTER;
+
+/// The session of either role.
+#[derive(Debug)]
+pub(super) enum Machine {
+    Owner(Box<Owner>),
+    Hub { hub: Box<Hub>, epoch: Epoch },
+}
+
+impl Machine {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        match self {
+            Self::Owner(owner) => owner.handle(now, input, out),
+            Self::Hub { hub, .. } => hub.handle(now, input, out),
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Owner(owner) => owner.deadline(),
+            Self::Hub { hub, .. } => hub.deadline(),
+        }
+    }
+
+    const fn role(&self) -> Role {
+        match self {
+            Self::Owner(_) => Role::KnownHost,
+            Self::Hub { .. } => Role::AuthorizedClient,
+        }
+    }
+}
+
+type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the store is asked for, apart from transactions.
+#[derive(Debug)]
+enum Wish {
+    Read(Read),
+    TakeIncarnation,
+    Compare(Compare),
+}
+
+/// A session and everything that is under way for it.
+pub(super) struct Driver {
+    local: Arc<Local>,
+    peer: KeyId,
+    machine: Machine,
+    link: Link,
+    registration: Registration,
+    stop: CancellationToken,
+    /// The own log's head: an owner is told when it moves.
+    head: watch::Receiver<Position>,
+
+    /// Frames that the outbound queue had no room for. Each is a bounded reply: reads wait for room before they are
+    /// made, and a heartbeat is left out when anything else waits.
+    outgoing: VecDeque<Frame>,
+    /// Since when the first of them has waited.
+    stuck: Option<Duration>,
+    /// Room in the outbound queue, taken before a read is made.
+    slot: Option<OwnedPermit<Result<Frame, Status>>>,
+    wishes: VecDeque<Wish>,
+    granted: Option<Task<Result<Input, StoreError>>>,
+
+    /// Transactions on their way: not handed in, being handed in, and handed in; each in order.
+    transactions: VecDeque<Transaction>,
+    handing_in: Option<Task<Pending>>,
+    commits: VecDeque<Pending>,
+
+    closing: bool,
+    finish: Option<Finish>,
+}
+
+/// What the one `select!` found.
+enum Event {
+    Told(EndReason),
+    Granted(Result<Input, StoreError>),
+    HandedIn(Pending),
+    Committed(Result<Result<Committed, Violation>, StoreError>),
+    Room(Option<OwnedPermit<Result<Frame, Status>>>),
+    Read(Result<Option<Frame>, Status>),
+    Changed,
+    Tick,
+}
+
+impl Driver {
+    pub(super) fn new(
+        local: &Arc<Local>,
+        peer: KeyId,
+        machine: Machine,
+        link: Link,
+        registration: Registration,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            local: local.clone(),
+            peer,
+            machine,
+            link,
+            registration,
+            stop,
+            head: local.store.head(),
+            outgoing: VecDeque::new(),
+            stuck: None,
+            slot: None,
+            wishes: VecDeque::new(),
+            granted: None,
+            transactions: VecDeque::new(),
+            handing_in: None,
+            commits: VecDeque::new(),
+            closing: false,
+            finish: None,
+        }
+    }
+
+    /// Runs the session to its end. Returns how it ended, what is still to be sent, and the stream.
+    pub(super) async fn run(mut self, first: Input) -> (Ending, VecDeque<Frame>, Link) {
+        self.feed(first);
+        let ending = loop {
+            if let Some(finish) = self.finish.take() {
+                break Ending::Finished(finish);
+            }
+            let event = self.next().await;
+            if let Err(ending) = self.take(event) {
+                break ending;
+            }
+        };
+        self.local.store.note_seen(&self.peer);
+        (ending, self.outgoing, self.link)
+    }
+
+    /// What is finished comes first, then what arrives, time last: a process that was suspended reads what lies
+    /// ready before it decides that the peer has been silent.
+    async fn next(&mut self) -> Event {
+        let wait = self.deadline().saturating_sub(self.local.clock.monotonic());
+        let wants_room = self.wants_room();
+        let is_owner = matches!(self.machine, Machine::Owner(_));
+        tokio::select! {
+            biased;
+            Ok(reason) = &mut self.registration.told, if !self.closing => Event::Told(reason),
+            () = self.stop.cancelled(), if !self.closing => Event::Told(EndReason::Shutdown),
+            done = each(self.granted.as_mut()) => Event::Granted(done),
+            pending = each(self.handing_in.as_mut()) => Event::HandedIn(pending),
+            committed = each(self.commits.front_mut()) => Event::Committed(committed),
+            room = self.link.outbound.clone().reserve_owned(), if wants_room => Event::Room(room.ok()),
+            read = self.link.inbound.message() => Event::Read(read),
+            Ok(()) = self.head.changed(), if is_owner => Event::Changed,
+            () = tokio::time::sleep(wait) => Event::Tick,
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Ending> {
+        match event {
+            Event::Told(reason) => {
+                self.closing = true;
+                self.feed(Input::Close(reason));
+            }
+            Event::Granted(done) => {
+                self.granted = None;
+                self.feed(done?);
+            }
+            Event::HandedIn(pending) => {
+                self.handing_in = None;
+                self.commits.push_back(pending);
+                self.hand_in();
+            }
+            Event::Committed(done) => {
+                self.commits.pop_front();
+                self.feed(Input::Committed(done?));
+            }
+            Event::Room(room) => self.room(room.ok_or_else(link::interrupted)?),
+            Event::Read(read) => self.received(link::received(read)?)?,
+            Event::Changed => self.feed(Input::Changed),
+            Event::Tick => self.tick()?,
+        }
+        Ok(())
+    }
+
+    // ---- what the session is told ----
+
+    fn received(&mut self, frame: Frame) -> Result<(), Ending> {
+        let message = wire::decode(frame)?;
+        match (&message, &self.machine) {
+            (Message::State(state), Machine::Hub { .. }) => {
+                let now = self.local.clock.monotonic();
+                if self.registration.process(state.process, now) == Rivalry::Conflict {
+                    return Err(Ending::Rivals);
+                }
+            }
+            (Message::Heartbeat, _) => self.local.store.note_seen(&self.peer),
+            _ => {}
+        }
+        self.feed(Input::Received(message));
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Ending> {
+        let now = self.local.clock.monotonic();
+        if self.stuck.is_some_and(|since| now >= since + STUCK_AFTER) {
+            return Err(Ending::NotReading);
+        }
+        self.feed(Input::Tick);
+        Ok(())
+    }
+
+    fn deadline(&self) -> Duration {
+        let stuck = self.stuck.map_or(Duration::MAX, |since| since + STUCK_AFTER);
+        self.machine.deadline().min(stuck)
+    }
+
+    fn feed(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.machine.handle(self.local.clock.monotonic(), input, &mut out);
+        for output in out {
+            self.perform(output);
+        }
+        self.grant();
+    }
+
+    // ---- what the session wants done ----
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(message) => self.send(message),
+            Output::Read(read) => self.wishes.push_back(Wish::Read(read)),
+            Output::TakeIncarnation => self.wishes.push_back(Wish::TakeIncarnation),
+            Output::Compare(compare) => self.wishes.push_back(Wish::Compare(compare)),
+            Output::Commit(transaction) => {
+                self.transactions.push_back(transaction);
+                self.hand_in();
+            }
+            Output::Report(report) => self.report(report),
+            Output::Finish(finish) => self.finish = Some(finish),
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        if message == Message::Heartbeat && !self.outgoing.is_empty() {
+            return;
+        }
+        let frame = wire::encode(message);
+        match self.slot.take() {
+            Some(slot) if self.outgoing.is_empty() => drop(slot.send(Ok(frame))),
+            _ => {
+                self.stuck.get_or_insert_with(|| self.local.clock.monotonic());
+                self.outgoing.push_back(frame);
+            }
+        }
+    }
+
+    fn wants_room(&self) -> bool {
+        let for_a_read = self.granted.is_none() && matches!(self.wishes.front(), Some(Wish::Read(_)));
+        self.slot.is_none() && (!self.outgoing.is_empty() || for_a_read)
+    }
+
+    fn room(&mut self, room: OwnedPermit<Result<Frame, Status>>) {
+        match self.outgoing.pop_front() {
+            Some(frame) => {
+                drop(room.send(Ok(frame)));
+                self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
+            }
+            None => {
+                self.slot = Some(room);
+                self.grant();
+            }
+        }
+    }
+
+    /// Begins what is wished for next, if it can begin: a read only with room for what it leads to.
+    fn grant(&mut self) {
+        if self.granted.is_some() {
+            return;
+        }
+        let Some(wish) =
+            self.wishes.pop_front_if(|wish| self.slot.is_some() || !matches!(wish, Wish::Read(_)))
+        else {
+            return;
+        };
+        self.granted = Some(wish.perform(self.local.store.clone(), self.peer));
+    }
+
+    /// Hands the next transaction to the store, one at a time so that they stay in order; how many are under way is
+    /// bounded by the credit.
+    fn hand_in(&mut self) {
+        let Machine::Hub { epoch, .. } = &self.machine else { return };
+        if self.handing_in.is_some() {
+            return;
+        }
+        let Some(transaction) = self.transactions.pop_front() else { return };
+        let (store, peer, epoch) = (self.local.store.clone(), self.peer, *epoch);
+        self.handing_in = Some(Box::pin(async move { store.submit(&peer, epoch, transaction).await }));
+    }
+
+    fn report(&self, report: Report) {
+        if matches!(self.machine, Machine::Owner(_)) {
+            match &report {
+                Report::Acked(position) => self.local.store.note_acked(&self.peer, *position),
+                Report::Proved { position, set } => {
+                    self.local.store.note_proved(&self.peer, *position, *set);
+                }
+                Report::Verdict(_)
+                | Report::Fork { .. }
+                | Report::CaughtUp(_)
+                | Report::Differs(_)
+                | Report::Applied(_) => {}
+            }
+        }
+        self.local.report(self.peer, self.machine.role(), report);
+    }
+}
+
+impl Wish {
+    fn perform(self, store: Store, peer: KeyId) -> Task<Result<Input, StoreError>> {
+        Box::pin(async move {
+            Ok(match self {
+                Self::Read(read) => Input::Found(store.read(read).await?),
+                Self::TakeIncarnation => Input::NewIncarnation(store.take_incarnation().await?),
+                Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
+            })
+        })
+    }
+}
+
+/// Waits for what is under way, for ever if nothing is.
+async fn each<F: Future + Unpin>(under_way: Option<&mut F>) -> F::Output {
+    match under_way {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,84 @@
+//! How a session ended, or why it never began, sorted by whose doing it was.
+
+use opmesh_core::handshake::HandshakeFault;
+use opmesh_core::protocol::EndReason;
+use opmesh_core::session::Finish;
+
+use crate::store::{Refusal, StoreError};
+use crate::wire::WireFault;
+
+use super::address::AddressFault;
+use super::client::DialError;
+
+/// The end of one session or of one attempt. The text is for this side's operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// The session ran, and one side ended it.
+    #[error("{}", finish_text(.0))]
+    Finished(Finish),
+
+    /// The peer sent what is no message, or one of another phase.
+    #[error("the peer broke the protocol: {0}")]
+    Wire(#[from] WireFault),
+    /// The peer is not who it should be, or somebody interferes.
+    #[error("the handshake failed: {0}")]
+    Handshake(#[from] HandshakeFault),
+    /// The peer did not finish the handshake in time.
+    #[error("the handshake was not finished in time")]
+    HandshakeTimeout,
+    /// The peer takes nothing that is sent to it.
+    #[error("the peer has read nothing for a minute")]
+    NotReading,
+    /// Two processes with the same key keep pushing each other out.
+    #[error("two processes use the identity of this peer and keep displacing each other")]
+    Rivals,
+    /// The stream broke off without an End.
+    #[error("the connection was interrupted: {0}")]
+    Interrupted(String),
+
+    /// We do not let this peer in.
+    #[error("this peer is refused: {}", .0.advice())]
+    Refused(Refusal),
+    /// The hub does not let us in; it does not say why.
+    #[error("the hub refused us: {0}; its operator sees the reason in its log and in `opmesh status` there")]
+    TurnedAway(String),
+    /// The hub ended the stream with an error.
+    #[error("the hub answered {code}: {text}")]
+    HubError {
+        /// gRPC's name of the status.
+        code: String,
+        /// Its words, shortened.
+        text: String,
+    },
+
+    /// No connection came about.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The peer's entry cannot be dialled.
+    #[error(transparent)]
+    Address(#[from] AddressFault),
+    /// Our store failed, or this session no longer speaks for its peer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Randomness,
+}
+
+fn finish_text(finish: &Finish) -> String {
+    match finish {
+        Finish::Closed(reason) => format!("this side ended the session: {}", reason_text(*reason)),
+        Finish::PeerEnded(reason) => format!("the peer ended the session: {}", reason_text(*reason)),
+        Finish::Violation(violation) => format!("the peer broke the protocol: {violation}"),
+        Finish::Silent => "the peer has said nothing for a minute".to_owned(),
+    }
+}
+
+const fn reason_text(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Shutdown => "shutdown",
+        EndReason::GrantsChanged => "grants changed",
+        EndReason::Revoked => "no longer let in",
+        EndReason::Displaced => "a newer session took over",
+    }
+}

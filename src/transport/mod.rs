@@ -1,0 +1,60 @@
+//! Sessions with other instances: dialing, listening, TLS, the handshake, and the driver that lets a session act.
+//!
+//! [`Server`] accepts dialers, [`dialer::run`] keeps one known host connected; both end in the same driver, which
+//! carries frames between the stream, `core`'s session and the store. Which peers there are and what they may do is
+//! the store's business; who starts and stops tasks is the node's.
+
+mod address;
+mod admission;
+mod client;
+mod connection;
+pub mod dialer;
+mod driver;
+mod ending;
+mod event;
+mod handshake;
+mod link;
+mod routes;
+mod server;
+mod session;
+mod sessions;
+mod status;
+mod tls;
+
+use opmesh_core::model::{InstanceId, ProcessNonce};
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::store::Store;
+
+pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
+pub use admission::{CONNECTIONS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
+pub use client::DialError;
+pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
+pub use ending::Ending;
+pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
+pub use routes::Routes;
+pub use server::{ListenError, Server, http2};
+pub use sessions::Sessions;
+pub use status::{IDENTITY_CONFLICT, STRANGER};
+pub use tls::{OtherKey, TlsError};
+
+/// What this instance brings into every session.
+#[derive(Debug)]
+pub struct Local {
+    /// The key.
+    pub identity: Identity,
+    /// The label.
+    pub instance: InstanceId,
+    /// This run of the process.
+    pub process: ProcessNonce,
+    /// Everything that is kept.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// Where the node hears what sessions do; made with [`EVENT_QUEUE`].
+    pub events: mpsc::Sender<SessionEvent>,
+}

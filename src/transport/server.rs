@@ -1,0 +1,282 @@
+//! Listeners: accept, count, protect, and hand every Sync stream to the driver.
+//!
+//! TLS is done here, before gRPC sees the connection, so that the handshake can be bound to it and strangers are
+//! limited before anything is read from them. Called by the node.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opmesh_core::handshake::ChannelKeys;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::wire::peer_sync_server::{PeerSync, PeerSyncServer};
+use crate::wire::{Frame, MESSAGE_BYTES};
+
+use super::Local;
+use super::address::{Channel, Listen};
+use super::admission::{Admission, Admitted};
+use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::link::{Link, OUTBOUND_FRAMES};
+use super::routes::Routes;
+use super::session;
+use super::tls::{self, TlsError};
+
+/// HTTP/2 as both sides speak it. All values are set, because the defaults are unsafe in two opposite ways: any number
+/// of streams, and windows that let an honest peer die of many small unread frames while our store stalls.
+pub mod http2 {
+    use std::time::Duration;
+
+    /// What a stream may send ahead of its reader.
+    pub const STREAM_WINDOW: u32 = 256 * 1024;
+    /// What a connection may; large, because the library counts small unread frames against half of it.
+    pub const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+    /// One Sync stream, and room for reflection and health.
+    pub const STREAMS: u32 = 4;
+    /// All headers of one request together.
+    pub const HEADER_LIST: u32 = 8 * 1024;
+    /// The largest frame, the protocol's own smallest limit.
+    pub const FRAME: u32 = 16 * 1024;
+    /// Streams that a peer may have reset before we looked at them, before the connection is closed.
+    pub const RESETS: usize = 20;
+    /// Streams that a peer's own errors may have reset, before the connection is closed.
+    pub const ERROR_RESETS: usize = 64;
+    /// A ping when nothing else arrives.
+    pub const KEEPALIVE: Duration = Duration::from_secs(20);
+    /// And no answer to it.
+    pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+}
+
+/// Connections that wait for gRPC to take them up. It does so at once; a few slots smooth bursts.
+const READY_CONNECTIONS: usize = 16;
+/// How long accepting pauses when the system has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why this instance does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {listen}: {source}; choose another address with --listen")]
+    Bind {
+        /// What was asked for.
+        listen: Listen,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// No certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// The bound listeners. Their tasks end when `stop` is cancelled.
+#[derive(Debug)]
+pub struct Server {
+    bound: Vec<Listen>,
+}
+
+impl Server {
+    /// Binds every listener, or none; then accepts. All tasks, sessions included, belong to `tasks`.
+    pub async fn start(
+        listen: &[Listen],
+        local: &Arc<Local>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self, ListenError> {
+        let mut sockets = Vec::new();
+        for listen in listen {
+            let bind = async {
+                let socket = TcpListener::bind(listen.address).await?;
+                let address = socket.local_addr()?;
+                Ok((socket, Listen { address, ..*listen }))
+            };
+            sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
+        }
+        let door = Door {
+            tls: tls::acceptor(&local.identity)?,
+            admission: Admission::default(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        let bound = sockets.iter().map(|(_, listen)| *listen).collect();
+        for (socket, listen) in sockets {
+            let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
+            tasks.spawn(door.clone().accept(socket, listen.channel, ready));
+            tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections));
+        }
+        Ok(Self { bound })
+    }
+
+    /// Where it listens, with the ports that port 0 became.
+    pub fn addresses(&self) -> &[Listen] {
+        &self.bound
+    }
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+struct Door {
+    tls: TlsAcceptor,
+    admission: Admission,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Door {
+    async fn accept(self, socket: TcpListener, channel: Channel, ready: mpsc::Sender<Connection>) {
+        let accepting = async {
+            loop {
+                match socket.accept().await {
+                    Ok((stream, address)) => self.admit(stream, address, channel, &ready),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        self.stop.run_until_cancelled(accepting).await;
+    }
+
+    fn admit(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        channel: Channel,
+        ready: &mpsc::Sender<Connection>,
+    ) {
+        match self.admission.admit(address.ip()) {
+            Ok(admitted) => {
+                let opening = self.clone().open(stream, address, channel, admitted, ready.clone());
+                self.tasks.spawn(opening);
+            }
+            Err(turned) => tracing::warn!(%address, reason = %turned, "a connection was turned away"),
+        }
+    }
+
+    async fn open(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        channel: Channel,
+        admitted: Admitted,
+        ready: mpsc::Sender<Connection>,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "a connection was gone at once");
+            return;
+        }
+        let gate = Gate::new(Some(admitted));
+        let gated = Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT);
+        let connection = match channel {
+            Channel::Plain => {
+                Connection::plain(gated, ConnectionInfo { gate, keys: ChannelKeys::Plain, address })
+            }
+            Channel::Tls => {
+                let handshake = self.tls.accept(gated);
+                let Some(accepted) = self.stop.run_until_cancelled(handshake).await else { return };
+                let stream = match accepted {
+                    Ok(stream) => TlsStream::Server(stream),
+                    Err(error) => {
+                        tracing::info!(%address, %error, "no TLS came about");
+                        return;
+                    }
+                };
+                let Some(keys) = tls::channel_keys(&stream) else {
+                    tracing::info!(%address, "the dialer does not speak HTTP/2");
+                    return;
+                };
+                Connection::tls(stream, ConnectionInfo { gate, keys, address })
+            }
+        };
+        // An error means that this instance is stopping.
+        drop(ready.send(connection).await);
+    }
+}
+
+async fn serve(
+    listen: Listen,
+    local: Arc<Local>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    connections: mpsc::Receiver<Connection>,
+) {
+    let sync = PeerSyncServer::new(Acceptor { local, tasks, stop: stop.clone() })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(http2::STREAM_WINDOW)
+        .initial_connection_window_size(http2::CONNECTION_WINDOW)
+        .max_concurrent_streams(http2::STREAMS)
+        .http2_max_header_list_size(http2::HEADER_LIST)
+        .max_frame_size(http2::FRAME)
+        .http2_max_pending_accept_reset_streams(Some(http2::RESETS))
+        .http2_max_local_error_reset_streams(Some(http2::ERROR_RESETS))
+        .http2_keepalive_interval(Some(http2::KEEPALIVE))
+        .http2_keepalive_timeout(Some(http2::KEEPALIVE_TIMEOUT));
+    let routes = Routes::default().with(sync);
+    let routes = match listen.channel {
+        Channel::Tls => routes,
+        Channel::Plain => debugging(routes).await,
+    };
+    let incoming = ReceiverStream::new(connections).map(Ok::<_, Infallible>);
+    let serving = server.serve_with_incoming_shutdown(routes, incoming, stop.cancelled_owned());
+    if let Err(error) = serving.await {
+        tracing::error!(%listen, %error, "a listener failed");
+    }
+}
+
+/// Reflection and health, for looking at a hub with grpcurl: only where nobody else can connect.
+async fn debugging(routes: Routes) -> Routes {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status(crate::wire::SERVICE_NAME, tonic_health::ServingStatus::Serving).await;
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::wire::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = routes.with(health);
+    match (builder().build_v1(), builder().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes.with(v1).with(v1alpha),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "reflection is not available");
+            routes
+        }
+    }
+}
+
+/// The Sync service.
+#[derive(Debug)]
+struct Acceptor {
+    local: Arc<Local>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl PeerSync for Acceptor {
+    type SyncStream = ReceiverStream<Result<Frame, Status>>;
+
+    async fn sync(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SyncStream>, Status> {
+        let info = request
+            .extensions()
+            .get::<Arc<ConnectionInfo>>()
+            .cloned()
+            .ok_or_else(|| Status::internal("the connection is unknown"))?;
+        if info.gate.take() == connection::Stream::Another {
+            return Err(Status::resource_exhausted("one Sync stream a connection: open another connection"));
+        }
+        let (outbound, replies) = mpsc::channel(OUTBOUND_FRAMES);
+        let link = Link { inbound: request.into_inner(), outbound };
+        self.tasks.spawn(session::accept(self.local.clone(), link, info, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(replies)))
+    }
+}

@@ -1,0 +1,240 @@
+//! From a stream to a session: the handshake within its time, the place among the live sessions, and the leave.
+//!
+//! Both roles begin and end here; in between the driver runs. Called by the server for every Sync stream, and by the
+//! dialer for every attempt.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opmesh_core::handshake::Established;
+use opmesh_core::model::KeyId;
+use opmesh_core::permission::{GrantType, Grants};
+use opmesh_core::protocol::EndReason;
+use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tracing::Instrument as _;
+
+use crate::identity::Identity;
+use crate::store::{Greeting, Role, StoreError};
+use crate::wire::MESSAGE_BYTES;
+use crate::wire::peer_sync_client::PeerSyncClient;
+
+use super::address::HubUrl;
+use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
+use super::driver::{Driver, Machine};
+use super::ending::Ending;
+use super::event::SessionNews;
+use super::link::{Link, OUTBOUND_FRAMES};
+use super::{Local, client, handshake, status};
+
+/// Whom to dial, and what to say.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) hub: KeyId,
+    pub(super) url: HubUrl,
+    /// What we let the hub do with our things.
+    pub(super) grants: Grants,
+    /// The pairing token, when we pair by one.
+    pub(super) token: Option<Identity>,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) ending: Ending,
+    /// How long the session ran; none when there was none.
+    pub(super) lasted: Option<Duration>,
+}
+
+/// A dialer's stream, on the hub's side. Tells the dialer how it ends.
+pub(super) async fn accept(
+    local: Arc<Local>,
+    mut link: Link,
+    info: Arc<ConnectionInfo>,
+    stop: CancellationToken,
+) {
+    let span = tracing::info_span!("session", peer = tracing::field::Empty, session = tracing::field::Empty);
+    let gate = info.gate.clone();
+    async move {
+        let greeting = handshake::accept(&local, &mut link, &info);
+        match within_handshake(&stop, greeting).await {
+            Ok(established) => run_hub(&local, link, established, stop).await,
+            Err(ending) => {
+                tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                link.close([], &ending).await;
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+    gate.session_over();
+}
+
+async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
+    let peer = established.peer.key_id();
+    let role = Role::AuthorizedClient;
+    let registration = local.sessions.register(peer, role);
+    greet(local, role, &established).await;
+    let (ending, rest, link) = match local.store.take_over(&peer).await {
+        Err(error) => (error.into(), VecDeque::new(), link),
+        Ok(takeover) => {
+            let now = local.clock.monotonic();
+            // What was said in the handshake must be what holds now that changes reach this session.
+            let first = if takeover.accepted == established.accepted {
+                Input::Tick
+            } else {
+                Input::Close(EndReason::GrantsChanged)
+            };
+            let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
+            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch };
+            Driver::new(local, peer, machine, link, registration, stop).run(first).await
+        }
+    };
+    link.close(rest, &ending).await;
+    part(local, peer, role, ending).await;
+}
+
+/// Connects to a hub and runs one session with it, as the owner of operations.
+pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationToken) -> Outcome {
+    let (hub, role) = (target.hub, Role::KnownHost);
+    let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
+    async move {
+        local.tell(hub, role, SessionNews::Dialing).await;
+        let (ending, lasted) = match open(local, &target, &stop).await {
+            Err(ending) => (ending, None),
+            Ok(open) => {
+                let begun = local.clock.monotonic();
+                let ending = run_owner(local, open, target, stop).await;
+                (ending, Some(local.clock.monotonic().saturating_sub(begun)))
+            }
+        };
+        part(local, hub, role, ending.clone()).await;
+        Outcome { ending, lasted }
+    }
+    .instrument(span)
+    .await
+}
+
+struct Opened {
+    link: Link,
+    info: Arc<ConnectionInfo>,
+    established: Established,
+}
+
+async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> Result<Opened, Ending> {
+    let connecting = client::connect(&target.url, target.hub);
+    let Some(dialled) = stop.run_until_cancelled(connecting).await else { return Err(stopped()) };
+    let dialled = dialled?;
+    let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
+    let mut client = PeerSyncClient::new(dialled.http)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let info = dialled.info;
+    let opening = async {
+        let frames = ReceiverStream::new(frames).map_while(Result::ok);
+        let response =
+            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
+        let mut link = Link { inbound: response.into_inner(), outbound };
+        let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
+        match greeting.await {
+            Ok(established) => Ok((link, established)),
+            Err(ending) => {
+                link.close([], &ending).await;
+                Err(ending)
+            }
+        }
+    };
+    let (link, established) = within_handshake(stop, opening).await?;
+    Ok(Opened { link, info, established })
+}
+
+async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: CancellationToken) -> Ending {
+    let Opened { link, info, established } = open;
+    let (hub, role) = (target.hub, Role::KnownHost);
+    let registration = local.sessions.register(hub, role);
+    greet(local, role, &established).await;
+    let first = match still_granted(local, &target).await {
+        Ok(first) => first,
+        Err(error) => {
+            let ending = error.into();
+            link.close([], &ending).await;
+            return ending;
+        }
+    };
+    let config = OwnerConfig {
+        granted: target.grants.scopes_of(GrantType::ReadOperations),
+        accepted: established.accepted,
+        process: local.process,
+    };
+    let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
+    let (ending, rest, link) = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    link.close(rest, &ending).await;
+    info.gate.session_over();
+    ending
+}
+
+/// What was said in the handshake must be what holds now that changes reach this session.
+async fn still_granted(local: &Local, target: &Target) -> Result<Input, StoreError> {
+    let peer = local.store.peer(&target.hub).await?;
+    Ok(match peer {
+        Some(peer) if peer.blocked.is_none() && peer.verified && peer.given == target.grants => Input::Tick,
+        Some(peer) if peer.blocked.is_none() && peer.verified => Input::Close(EndReason::GrantsChanged),
+        _ => Input::Close(EndReason::Revoked),
+    })
+}
+
+async fn within_handshake<T>(
+    stop: &CancellationToken,
+    steps: impl Future<Output = Result<T, Ending>>,
+) -> Result<T, Ending> {
+    let bounded = tokio::time::timeout(HANDSHAKE_TIMEOUT, steps);
+    match stop.run_until_cancelled(bounded).await {
+        Some(Ok(done)) => done,
+        Some(Err(_)) => Err(Ending::HandshakeTimeout),
+        None => Err(stopped()),
+    }
+}
+
+/// This instance stops.
+fn stopped() -> Ending {
+    Ending::Finished(Finish::Closed(EndReason::Shutdown))
+}
+
+/// Makes known what the handshake has shown.
+async fn greet(local: &Local, role: Role, established: &Established) {
+    let peer = established.peer.key_id();
+    let session: String = established.session.iter().map(|byte| format!("{byte:02x}")).collect();
+    tracing::Span::current().record("peer", tracing::field::display(peer));
+    tracing::Span::current().record("session", session.as_str());
+    tracing::info!(instance = %established.instance, "a session begins");
+    let greeting = Greeting {
+        role,
+        public_key: established.peer,
+        instance: established.instance.clone(),
+        received: established.grants_received.clone(),
+    };
+    if let Err(error) = local.store.greet(greeting).await {
+        tracing::warn!(%error, "what the handshake has shown could not be stored");
+    }
+    let news = SessionNews::Connected {
+        session: established.session,
+        instance: established.instance.clone(),
+        grants_received: established.grants_received.clone(),
+    };
+    local.tell(peer, role, news).await;
+}
+
+async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
+    match &ending {
+        Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) => {
+            tracing::info!(reason = %ending, "a session ended");
+        }
+        _ => tracing::warn!(reason = %ending, "a session broke off"),
+    }
+    local.tell(peer, role, SessionNews::Ended(ending)).await;
+}

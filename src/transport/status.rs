@@ -1,0 +1,124 @@
+//! What a dialer is told when its session ends in an error: the one translation into `tonic::Status`.
+//!
+//! An authenticated peer is told which rule it broke. A stranger is told one thing, whatever the reason: it must not
+//! learn which keys are listed, blocked or known. Nothing of ours but a general sentence goes out.
+
+use opmesh_core::protocol::Violation;
+use opmesh_core::session::Finish;
+use tonic::{Code, Status};
+
+use crate::store::StoreError;
+use crate::wire::WireFault;
+
+use super::ending::Ending;
+
+/// The one text for everybody who is not let in.
+pub const STRANGER: &str = "not authorized";
+/// Opens the text when two databases or processes use one identity, so that a peer can tell it from other conflicts.
+pub const IDENTITY_CONFLICT: &str = "IDENTITY_CONFLICT";
+
+/// The status that ends the stream; `None` when it ends well, or there is nobody left to tell.
+pub(super) fn status(ending: &Ending) -> Option<Status> {
+    match ending {
+        Ending::Finished(finish) => finish_status(finish),
+        Ending::Wire(fault) => Some(Status::new(wire_code(fault), fault.to_string())),
+        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) => {
+            Some(Status::unauthenticated(STRANGER))
+        }
+        Ending::NotReading => Some(Status::unavailable(ending.to_string())),
+        Ending::Rivals => Some(Status::failed_precondition(format!("{IDENTITY_CONFLICT}: {ending}"))),
+        Ending::Store(error) => Some(store_status(error)),
+        Ending::Randomness => Some(Status::internal("the hub cannot continue")),
+        Ending::Interrupted(_)
+        | Ending::TurnedAway(_)
+        | Ending::HubError { .. }
+        | Ending::Dial(_)
+        | Ending::Address(_) => None,
+    }
+}
+
+fn finish_status(finish: &Finish) -> Option<Status> {
+    match finish {
+        Finish::Closed(_) | Finish::PeerEnded(_) => None,
+        Finish::Silent => Some(Status::unavailable("nothing was heard for a minute")),
+        Finish::Violation(violation) => {
+            let text = match violation {
+                Violation::SupersededIncarnation { .. } => format!("{IDENTITY_CONFLICT}: {violation}"),
+                _ => violation.to_string(),
+            };
+            Some(Status::new(violation_code(violation), text))
+        }
+    }
+}
+
+fn violation_code(violation: &Violation) -> Code {
+    match violation {
+        Violation::OutsideView { .. } => Code::PermissionDenied,
+        Violation::BaseIsNotCursor { .. } | Violation::SupersededIncarnation { .. } => {
+            Code::FailedPrecondition
+        }
+        Violation::CreditExceeded { .. } | Violation::TooManyManifests { .. } => Code::ResourceExhausted,
+        Violation::OutOfState { .. }
+        | Violation::ManifestGap { .. }
+        | Violation::DoesNotFitManifest { .. }
+        | Violation::MarkNotAtEnd { .. }
+        | Violation::UnknownMatchpoint(_)
+        | Violation::ImpossibleAck
+        | Violation::ImpossibleVerdict { .. } => Code::InvalidArgument,
+    }
+}
+
+fn wire_code(fault: &WireFault) -> Code {
+    match fault {
+        WireFault::TooMany { .. } | WireFault::TooLarge { .. } => Code::ResourceExhausted,
+        WireFault::UnknownBody
+        | WireFault::OutOfPlace { .. }
+        | WireFault::Missing { .. }
+        | WireFault::Surplus { .. }
+        | WireFault::Number(_)
+        | WireFault::Length { .. }
+        | WireFault::Record { .. }
+        | WireFault::Entries { .. }
+        | WireFault::Order { .. }
+        | WireFault::ChainBeforeFirstChange
+        | WireFault::Unknown { .. }
+        | WireFault::TombstoneScope { .. }
+        | WireFault::Scopes { .. }
+        | WireFault::Name(_) => Code::InvalidArgument,
+    }
+}
+
+/// Says whether to come back, and nothing about the machine.
+fn store_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Fenced => {
+            Status::unavailable("a newer session or a change of grants came first; connect again")
+        }
+        StoreError::Stopped { .. } | StoreError::Closed => {
+            Status::unavailable("the hub's store is not available; try again later")
+        }
+        StoreError::Exists { .. }
+        | StoreError::Missing { .. }
+        | StoreError::NotAStore { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::OtherIdentity { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::BadValue { .. }
+        | StoreError::Engine { .. }
+        | StoreError::OldEngine { .. }
+        | StoreError::UnknownOwner(_)
+        | StoreError::UnknownPosition(_)
+        | StoreError::Exhausted(_) => Status::internal("the hub's store failed; its log has the reason"),
+    }
+}
+
+/// What the hub's final status means for the dialer. The text came from outside: shortened, and printable.
+pub(super) fn ending_of(status: &Status) -> Ending {
+    const QUOTED_CHARS: usize = 300;
+    let text: String = status.message().chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
+    match status.code() {
+        Code::Unauthenticated => Ending::TurnedAway(text),
+        _ if std::error::Error::source(status).is_some() => Ending::Interrupted(text),
+        code => Ending::HubError { code: format!("{code:?}"), text },
+    }
+}

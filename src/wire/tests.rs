@@ -1,0 +1,358 @@
+#![expect(clippy::unwrap_used, reason = "strategies build valid values outside of test functions")]
+
+use opmesh_core::model::{
+    Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
+    Tombstone,
+};
+use opmesh_core::permission::Scopes;
+use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS};
+use opmesh_core::protocol::{
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
+    State, Verdict,
+};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::pb::{self, frame::Body};
+use super::*;
+
+const MAX: u64 = i64::MAX as u64;
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..200_u64, Just(MAX), 0..=MAX]
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    prop_oneof![
+        Just(Position::ZERO),
+        (1..=MAX, any::<[u8; 16]>())
+            .prop_map(|(n, chain)| Position { modno: Modno::new(n).unwrap(), chain: Chain(chain) }),
+    ]
+}
+
+fn set() -> impl Strategy<Value = SetDigest> {
+    (any::<[u8; 16]>(), number()).prop_map(|(sum, count)| SetDigest::from_parts(sum, count))
+}
+
+fn scopes() -> impl Strategy<Value = Scopes> {
+    prop::sample::select(vec!["", "*", "repo:a", "*,!plan:secret", "repo:a%2Cb,plan:c,!repo:x"])
+        .prop_map(|text| Scopes::from_wire(text).unwrap())
+}
+
+fn record(text: String) -> Record {
+    Record::parse(Record::for_tests("repo", "plan", &text).into_bytes()).unwrap()
+}
+
+fn operations(ids: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<Operation>> {
+    btree_map(ids, (1..=MAX, ".{0,20}"), 0..12).prop_map(|rows| {
+        rows.into_iter()
+            .map(|(id, (flow, text))| Operation {
+                id: OpId::new(id).unwrap(),
+                flow_id: FlowId::new(flow).unwrap(),
+                modno: Modno::new(id).unwrap(),
+                record: record(text),
+            })
+            .collect()
+    })
+}
+
+fn ops() -> impl Strategy<Value = Message> {
+    (position(), 0..1000_u64, any::<[u8; 16]>(), operations(1..1000_u64), btree_set(1..1000_u64, 0..5))
+        .prop_map(|(base, span, chain, mut operations, gone)| {
+            let first = base.modno.get().min(MAX - 3000);
+            let base = if first == 0 { base } else { Position { modno: Modno::new(first).unwrap(), ..base } };
+            let end = Position { modno: Modno::new(first + 1000 + span).unwrap(), chain: Chain(chain) };
+            let shift = |n: u64| Modno::new(first + n).unwrap();
+            operations.iter_mut().for_each(|operation| operation.modno = shift(operation.modno.get()));
+            let scope = Scope { repo: "r".to_owned(), plan: "p".to_owned() };
+            let tombstones = gone
+                .into_iter()
+                .map(|n| Tombstone { id: OpId::new(n).unwrap(), modno: shift(n), scope: scope.clone() })
+                .collect();
+            Message::Ops(Ops { base, end, operations, tombstones })
+        })
+}
+
+fn ids() -> impl Strategy<Value = Vec<OpId>> {
+    btree_set(1..1_000_000_u64, 0..40)
+        .prop_map(|ids| ids.into_iter().map(|id| OpId::new(id).unwrap()).collect())
+}
+
+fn proposal() -> impl Strategy<Value = Proposal> {
+    prop_oneof![
+        Just(Proposal::InSync),
+        position().prop_map(|cursor| Proposal::Resume { cursor }),
+        number().prop_map(|done| Proposal::Diff { done }),
+        Just(Proposal::Restream),
+    ]
+}
+
+fn manifest() -> impl Strategy<Value = Message> {
+    (btree_map(100..MAX, number(), 0..50), position()).prop_map(|(entries, as_of)| {
+        let entries = entries
+            .into_iter()
+            .map(|(id, modno)| (OpId::new(id).unwrap(), Modno::new(modno).unwrap()))
+            .collect();
+        Message::Manifest(Manifest { lo: 100, hi: OpId::END, as_of, entries })
+    })
+}
+
+fn comparison() -> impl Strategy<Value = Comparison> {
+    prop::sample::select(vec![Comparison::Equal, Comparison::Differs])
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let hi = Just(OpId::END);
+    let mark_answer =
+        (position(), comparison()).prop_map(|(position, outcome)| MarkAnswer { position, outcome });
+    prop_oneof![
+        (number(), number(), position(), scopes(), set()).prop_map(
+            |(incarnation, process, head, granted, set)| Message::State(State {
+                incarnation: Incarnation::new(incarnation).unwrap(),
+                process: ProcessNonce::new(process).unwrap(),
+                head,
+                granted,
+                set,
+            })
+        ),
+        (proposal(), position(), vec(position(), 0..=CANDIDATES), number()).prop_map(
+            |(proposal, newest, candidates, credit)| Message::Verdict(Verdict {
+                proposal,
+                newest,
+                candidates,
+                credit
+            })
+        ),
+        (proptest::option::of(position()), number()).prop_map(|(position, incarnation)| {
+            Message::Matchpoint(Matchpoint { position, incarnation: Incarnation::new(incarnation).unwrap() })
+        }),
+        manifest(),
+        (hi, ids()).prop_map(|(hi, ids)| Message::Need(Need { hi, ids })),
+        (position(), operations(1..MAX), ids(), any::<bool>()).prop_map(|(as_of, operations, gone, last)| {
+            Message::Answer(Answer { hi: OpId::END, as_of, operations, gone, last })
+        }),
+        ops(),
+        (position(), set()).prop_map(|(position, set)| Message::Mark(Mark { position, set })),
+        (position(), number(), number(), proptest::option::of(mark_answer))
+            .prop_map(|(cursor, credit, settled, mark)| Message::Ack(Ack { cursor, credit, settled, mark })),
+        Just(Message::Heartbeat),
+        prop::sample::select(vec![
+            EndReason::Shutdown,
+            EndReason::GrantsChanged,
+            EndReason::Revoked,
+            EndReason::Displaced
+        ])
+        .prop_map(Message::End),
+    ]
+}
+
+fn through_bytes(message: Message) -> Result<Message, WireFault> {
+    decode(Frame::decode(encode(message).encode_to_vec().as_slice()).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn a_message_survives_the_wire(message in message()) {
+        prop_assert_eq!(through_bytes(message.clone()), Ok(message));
+    }
+
+    #[test]
+    fn damaged_bytes_are_a_message_or_a_fault_and_never_a_panic(
+        message in message(), cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bit in 0..8_u8,
+    ) {
+        let mut bytes = encode(message).encode_to_vec();
+        let at = flip.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        if let Ok(frame) = Frame::decode(bytes.as_slice()) {
+            for step in [hello(frame.clone()).err(), challenge(frame.clone()).err(), proof(frame.clone()).err()] {
+                prop_assert!(step.is_some(), "no handshake message looks like one of the session's");
+            }
+            let _ = (accepted(frame.clone()), confirm(frame.clone()), decode(frame));
+        }
+    }
+}
+
+fn refused(body: Body) -> WireFault {
+    decode(Frame { body: Some(body) }).unwrap_err()
+}
+
+fn at(modno: u64) -> Option<pb::Position> {
+    Some(pb::Position { modno, chain: if modno == 0 { Vec::new() } else { [1; 16].to_vec() } })
+}
+
+fn operation(id: u64, modno: u64, bytes: usize) -> pb::Operation {
+    let mut record = Record::for_tests("r", "p", "").into_bytes();
+    if bytes > 0 {
+        // Field 1023, length-delimited: what this version does not know is kept.
+        record.extend([0xfa, 0x3f]);
+        let mut length = bytes;
+        while length > 0x7f {
+            record.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        record.push(u8::try_from(length).unwrap());
+        record.extend(std::iter::repeat_n(0, bytes));
+    }
+    pb::Operation { id, flow_id: 1, modno, record }
+}
+
+fn frame_of(operations: Vec<pb::Operation>, tombstones: usize) -> Body {
+    let tombstone = |n: usize| pb::Tombstone {
+        id: 1,
+        modno: u64::try_from(n).unwrap() + 1,
+        repo_id: "r".to_owned(),
+        plan_id: "p".to_owned(),
+    };
+    let tombstones = (0..tombstones).map(tombstone).collect();
+    Body::Ops(pb::Ops { base: at(0), end: at(1000), operations, tombstones })
+}
+
+#[test]
+fn a_frame_without_a_known_body_is_refused() {
+    assert_eq!(decode(Frame { body: None }), Err(WireFault::UnknownBody));
+    let unknown = Frame::decode([0x9a, 0x01, 0x00].as_slice()).unwrap(); // field 19: a later version's
+    assert_eq!(decode(unknown), Err(WireFault::UnknownBody));
+}
+
+#[test]
+fn a_frame_holds_256_rows_and_not_one_more() {
+    let rows = |n: u64| (1..=n).map(|n| operation(n, n, 0)).collect::<Vec<_>>();
+    assert!(decode(Frame { body: Some(frame_of(rows(200), 56)) }).is_ok());
+    let what = "operations and tombstones";
+    assert_eq!(
+        refused(frame_of(rows(200), 57)),
+        WireFault::TooMany { what, count: 257, limit: FRAME_OPERATIONS }
+    );
+    let answer =
+        pb::Answer { hi: 300, as_of: at(1000), operations: rows(257), gone: Vec::new(), last: false };
+    assert!(matches!(refused(Body::Answer(answer)), WireFault::TooMany { .. }));
+}
+
+#[test]
+fn a_frame_holds_256_kib_of_records_but_always_one_operation() {
+    let half = FRAME_BYTES / 2;
+    let pair = |bytes| frame_of(vec![operation(1, 1, bytes), operation(2, 2, bytes)], 0);
+    assert!(decode(Frame { body: Some(pair(half - 64)) }).is_ok());
+    assert!(matches!(refused(pair(half)), WireFault::TooLarge { limit: FRAME_BYTES, .. }));
+    let largest = opmesh_core::model::MAX_RECORD_BYTES - 64;
+    assert!(decode(Frame { body: Some(frame_of(vec![operation(1, 1, largest)], 0)) }).is_ok());
+    assert!(matches!(
+        refused(frame_of(vec![operation(1, 1, largest + 64)], 0)),
+        WireFault::Record { id: 1, .. }
+    ));
+}
+
+#[test]
+fn modnos_of_ops_ascend_inside_their_frame() {
+    let ops = |modnos: &[u64]| {
+        let operations = modnos.iter().map(|n| operation(*n, *n, 0)).collect();
+        Body::Ops(pb::Ops { base: at(10), end: at(20), operations, tombstones: Vec::new() })
+    };
+    assert!(decode(Frame { body: Some(ops(&[11, 15, 20])) }).is_ok());
+    for bad in [&[10][..], &[21], &[12, 12], &[13, 12]] {
+        assert!(matches!(refused(ops(bad)), WireFault::Order { what: "modno", .. }), "{bad:?}");
+    }
+    let backwards = pb::Ops { base: at(20), end: at(10), ..Default::default() };
+    assert!(matches!(refused(Body::Ops(backwards)), WireFault::Order { what: "ops.end", .. }));
+}
+
+#[test]
+fn a_position_has_a_whole_chain_and_nothing_happened_before_the_first_change() {
+    let mark = |modno, chain: usize| {
+        let position = Some(pb::Position { modno, chain: vec![1; chain] });
+        Body::Mark(pb::Mark { position, digest: vec![0; 16], count: 0 })
+    };
+    assert!(decode(Frame { body: Some(mark(1, 16)) }).is_ok());
+    assert!(decode(Frame { body: Some(mark(0, 0)) }).is_ok());
+    for chain in [0, 15, 17] {
+        assert!(matches!(refused(mark(1, chain)), WireFault::Length { expected: 16, .. }));
+    }
+    assert_eq!(refused(mark(0, 16)), WireFault::ChainBeforeFirstChange);
+    assert!(matches!(refused(mark(MAX + 1, 16)), WireFault::Number(_)));
+    assert_eq!(refused(Body::Mark(pb::Mark::default())), WireFault::Missing { field: "mark.position" });
+}
+
+#[test]
+fn a_verdict_says_one_thing() {
+    use pb::verdict::Proposal as Word;
+    let verdict = |word: i32, cursor, done, candidates: usize| {
+        let candidates = vec![at(1).unwrap(); candidates];
+        Body::Verdict(pb::Verdict { proposal: word, cursor, done, newest: at(1), candidates, credit: 8 })
+    };
+    assert!(decode(Frame { body: Some(verdict(Word::Resume.into(), at(1), 0, CANDIDATES)) }).is_ok());
+    let too_many = refused(verdict(Word::Resume.into(), at(1), 0, CANDIDATES + 1));
+    assert_eq!(too_many, WireFault::TooMany { what: "candidates", count: 33, limit: 32 });
+    assert!(matches!(refused(verdict(Word::Resume.into(), None, 0, 0)), WireFault::Missing { .. }));
+    assert!(matches!(refused(verdict(Word::InSync.into(), at(1), 0, 0)), WireFault::Surplus { .. }));
+    assert!(matches!(refused(verdict(Word::Restream.into(), None, 1, 0)), WireFault::Surplus { .. }));
+    assert!(matches!(refused(verdict(0, None, 0, 0)), WireFault::Unknown { value: 0, .. }));
+    assert!(matches!(refused(verdict(99, None, 0, 0)), WireFault::Unknown { value: 99, .. }));
+}
+
+#[test]
+fn answers_and_needs_stay_below_their_hi() {
+    let answer =
+        |id| pb::Answer { hi: 10, as_of: at(5), operations: vec![operation(id, 1, 0)], ..Default::default() };
+    assert!(decode(Frame { body: Some(Body::Answer(answer(9))) }).is_ok());
+    assert!(matches!(refused(Body::Answer(answer(10))), WireFault::Order { .. }));
+    let need = |ids: &[u8]| Body::Need(pb::Need { hi: 10, ids: ids.to_vec() });
+    assert!(decode(Frame { body: Some(need(&[3, 6])) }).is_ok());
+    assert!(matches!(refused(need(&[3, 7])), WireFault::Order { .. }));
+    assert!(matches!(refused(need(&[3, 0])), WireFault::Entries { message: "Need", .. }));
+}
+
+#[test]
+fn a_manifest_lists_ascending_ids_inside_its_range() {
+    let manifest = |lo, hi, entries: &[u8]| {
+        Body::Manifest(pb::Manifest { lo, hi, as_of: at(5), entries: entries.to_vec() })
+    };
+    assert!(decode(Frame { body: Some(manifest(5, 10, &[0, 2, 1, 2])) }).is_ok());
+    assert!(decode(Frame { body: Some(manifest(OpId::END, OpId::END, &[])) }).is_ok());
+    for (lo, hi, entries) in [(5, 10, &[5, 2][..]), (5, 10, &[0, 2, 0, 2]), (0, 10, &[0, 2]), (5, 10, &[0])] {
+        assert!(matches!(refused(manifest(lo, hi, entries)), WireFault::Entries { .. }), "{entries:?}");
+    }
+    assert!(matches!(refused(manifest(10, 5, &[])), WireFault::Order { .. }));
+    let long = vec![0; FRAME_BYTES + 1];
+    assert!(matches!(refused(manifest(5, 10, &long)), WireFault::TooLarge { .. }));
+}
+
+#[test]
+fn texts_that_are_no_scope_list_no_reason_and_no_scope_are_refused() {
+    let state = pb::State {
+        head: at(0),
+        granted_scopes: "!repo:a".to_owned(),
+        digest: vec![0; 16],
+        ..Default::default()
+    };
+    assert!(matches!(refused(Body::State(state)), WireFault::Scopes { .. }));
+    assert!(matches!(refused(Body::End(pb::End { reason: 0 })), WireFault::Unknown { .. }));
+    let nowhere = pb::Tombstone { id: 1, modno: 1, repo_id: "r".to_owned(), plan_id: String::new() };
+    let ops = pb::Ops { base: at(0), end: at(1), operations: Vec::new(), tombstones: vec![nowhere] };
+    assert_eq!(refused(Body::Ops(ops)), WireFault::TombstoneScope { id: 1, field: "plan_id" });
+}
+
+#[test]
+fn messages_of_another_phase_are_refused_by_name() {
+    let heartbeat = Frame { body: Some(Body::Heartbeat(pb::Heartbeat {})) };
+    let fault = hello(heartbeat.clone()).unwrap_err();
+    assert_eq!(fault, WireFault::OutOfPlace { message: "Heartbeat", expected: "Hello" });
+    assert!(confirm(heartbeat).is_err());
+    let early = Frame { body: Some(Body::Hello(pb::Hello::default())) };
+    assert!(matches!(decode(early), Err(WireFault::OutOfPlace { message: "Hello", .. })));
+}
+
+#[test]
+fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
+    let hello_of = |versions: usize| {
+        let body = pb::Hello { versions: vec![1; versions], nonce: vec![0; 32], target_tag: vec![0; 16] };
+        Frame { body: Some(Body::Hello(body)) }
+    };
+    let fits = (0..).map(hello_of).find(|frame| frame.encoded_len() == MESSAGE_BYTES_BEFORE_AUTHENTICATION);
+    let fits = fits.unwrap();
+    let Some(Body::Hello(body)) = &fits.body else { panic!("a Hello was made") };
+    let versions = body.versions.len();
+    assert!(hello(fits).is_ok());
+    assert!(matches!(hello(hello_of(versions + 1)), Err(WireFault::TooLarge { .. })));
+}

@@ -1,0 +1,11 @@
+//! The one integration binary: what needs real files, sockets or processes, and the shape of the house itself.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a broken assumption is a failed test"
+)]
+
+mod intake;
+mod tidy;
