@@ -117,6 +117,7 @@ impl From<NodeError> for Failure {
             NodeError::Identity(error) => error.into(),
             NodeError::Lock(error) => error.into(),
             NodeError::Store(error) => error.into(),
+            NodeError::Name(error) => error.into(),
         }
     }
 }

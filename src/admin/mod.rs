@@ -5,7 +5,9 @@
 
 mod client;
 mod error;
+mod failures;
 mod json;
+mod server;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};

@@ -104,7 +104,7 @@ pub async fn init(
 }
 
 /// The machine's name up to its first dot.
-fn host_name() -> Result<InstanceId, InitError> {
+pub(super) fn host_name() -> Result<InstanceId, InitError> {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_string_lossy();
     let short = name.split('.').next().unwrap_or_default();

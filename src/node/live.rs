@@ -42,8 +42,10 @@ pub struct Seat {
     pub met: bool,
     /// A hub of ours has this.
     pub acked: Option<Position>,
-    /// The sets were last compared here, were equal, and (in an owner's seat) nothing was applied since.
+    /// A hub of ours held the same set when last compared.
     pub proved: Option<(Position, SetDigest)>,
+    /// An owner's set here was equal when last compared, and nothing was applied since.
+    pub equal: bool,
     /// A hub of ours has lacked something ever since.
     pub behind_since: Option<UnixMs>,
 }
@@ -71,6 +73,11 @@ impl Live {
     pub fn update(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
         note(self.seats().entry((peer, role)).or_default());
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Notes something about every peer in this role that was heard of; wakes nobody.
+    pub(super) fn update_all(&self, role: Role, note: impl Fn(&mut Seat)) {
+        self.seats().iter_mut().filter(|((_, seated), _)| *seated == role).for_each(|(_, seat)| note(seat));
     }
 
     /// Wakes on every change.

@@ -3,25 +3,29 @@
 //! [`Node`] is what the faces work on. A command without a daemon opens one for a moment; a daemon keeps it open and
 //! starts the network on it. This is the one place that knows how the parts fit.
 
+mod hear;
 mod init;
 mod live;
 mod lock;
+mod network;
 mod serve_file;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use opmesh_core::model::{InstanceId, UnixMs};
+use opmesh_core::model::{InstanceId, ProcessNonce, UnixMs};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
 use crate::store::{OpenOptions, Store, StoreError};
+use crate::transport::{EVENT_QUEUE, Local, SessionEvent, Sessions};
 
 pub use init::{InitError, Initialized, init, is_initialized};
 pub use live::{Live, Seat, Standing};
@@ -48,7 +52,10 @@ pub enum NodeError {
     Lock(#[from] LockError),
     /// The store cannot be used.
     #[error(transparent)]
-    Store(StoreError),
+    Store(#[from] StoreError),
+    /// The machine's name is no instance id, and the store knows none.
+    #[error(transparent)]
+    Name(InitError),
 }
 
 /// An instance, open. Cheap to clone; all clones are one.
@@ -60,15 +67,14 @@ pub struct Node {
 #[derive(Debug)]
 struct Inner {
     places: Places,
-    identity: Arc<Identity>,
-    instance: Option<InstanceId>,
-    store: Store,
-    clock: Clock,
+    local: Arc<Local>,
     since: UnixMs,
     live: Live,
     tasks: TaskTracker,
     stop: CancellationToken,
     serving: OnceLock<ServeFile>,
+    /// Taken by whoever starts the network.
+    events: Mutex<Option<mpsc::Receiver<SessionEvent>>>,
     _lock: DataLock,
 }
 
@@ -82,26 +88,27 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let identity = Identity::load(&places.key()).map_err(|fault| not_there(&places, fault))?;
         let lock = DataLock::take(&places.lock(), clock, wait).await?;
-        let own = identity.public_key();
-        let options = OpenOptions { own, clock, cache_entries: config.cache_entries };
+        let options = OpenOptions { own: identity.public_key(), clock, cache_entries: config.cache_entries };
         let path = places.store();
         let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
         let store = opening.await.unwrap_or(Err(StoreError::Closed)).map_err(|fault| match fault {
             StoreError::Missing { .. } => NodeError::NotInitialized { path: places.data_dir().to_owned() },
             other => NodeError::Store(other),
         })?;
-        let instance = store.facts().await.map_err(NodeError::Store)?.instance;
+        let instance = name(&store).await?;
+        let (events, hear) = mpsc::channel(EVENT_QUEUE);
+        let process = process_nonce()?;
+        let local =
+            Local { identity, instance, process, store, clock, sessions: Sessions::default(), events };
         let inner = Inner {
             places,
-            identity: Arc::new(identity),
-            instance,
-            store,
-            clock,
+            local: Arc::new(local),
             since: clock.wall(),
             live: Live::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             serving: OnceLock::new(),
+            events: Mutex::new(Some(hear)),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -114,7 +121,7 @@ impl Node {
         if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "tasks were still running when the node closed");
         }
-        self.inner.store.close().await;
+        self.store().close().await;
     }
 
     /// Where its files are.
@@ -123,23 +130,23 @@ impl Node {
     }
 
     /// Who it is.
-    pub fn identity(&self) -> &Arc<Identity> {
-        &self.inner.identity
+    pub fn identity(&self) -> &Identity {
+        &self.inner.local.identity
     }
 
     /// What it calls itself.
-    pub fn instance(&self) -> Option<&InstanceId> {
-        self.inner.instance.as_ref()
+    pub fn instance(&self) -> &InstanceId {
+        &self.inner.local.instance
     }
 
     /// What it keeps.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        &self.inner.local.store
     }
 
     /// The only reader of time.
     pub fn clock(&self) -> Clock {
-        self.inner.clock
+        self.inner.local.clock
     }
 
     /// Since when it is open.
@@ -172,6 +179,11 @@ impl Node {
         // A second call would be a second start of the same node; the first one's listeners are the true ones.
         self.inner.serving.get_or_init(|| serving);
     }
+
+    /// The events of sessions, for the first who asks.
+    fn take_events(&self) -> Option<mpsc::Receiver<SessionEvent>> {
+        self.inner.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 fn not_there(places: &Places, fault: IdentityError) -> NodeError {
@@ -179,4 +191,19 @@ fn not_there(places: &Places, fault: IdentityError) -> NodeError {
         IdentityError::Missing { .. } => NodeError::NotInitialized { path: places.data_dir().to_owned() },
         other => NodeError::Identity(other),
     }
+}
+
+/// The name that was given at `init`; a store whose `init` was cut off gets the usual one.
+async fn name(store: &Store) -> Result<InstanceId, NodeError> {
+    if let Some(instance) = store.facts().await?.instance {
+        return Ok(instance);
+    }
+    let instance = init::host_name().map_err(NodeError::Name)?;
+    store.set_instance(instance.clone()).await?;
+    Ok(instance)
+}
+
+fn process_nonce() -> Result<ProcessNonce, NodeError> {
+    let random = getrandom::u64().map_err(|_| NodeError::Identity(IdentityError::Randomness))?;
+    Ok(ProcessNonce::new(random & ProcessNonce::MAX.get()).unwrap_or(ProcessNonce::MIN))
 }

@@ -89,7 +89,10 @@ impl Admin for Handlers {
     }
 
     type VerifyHostsStream = Lines<pb::HostVerification>;
-    async fn verify_hosts(&self, request: Request<pb::VerifyHostsRequest>) -> Answer<Self::VerifyHostsStream> {
+    async fn verify_hosts(
+        &self,
+        request: Request<pb::VerifyHostsRequest>,
+    ) -> Answer<Self::VerifyHostsStream> {
         let names = request.into_inner().hosts;
         Ok(stream(&self.node, |node, out| hosts::verify(node, names, out)))
     }

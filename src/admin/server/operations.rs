@@ -97,7 +97,8 @@ pub(super) async fn delete(node: &Node, ids: Vec<u64>) -> Result<pb::DeleteOpera
         changes.push(OwnChange::Delete { id: row.original_id, expect_modno: None });
     }
     let appended = node.store().append(changes).await?;
-    let deleted = appended.iter().map(|done| pb::DeletedOperation { id: done.id.get(), modno: done.modno.get() });
+    let deleted =
+        appended.iter().map(|done| pb::DeletedOperation { id: done.id.get(), modno: done.modno.get() });
     Ok(pb::DeleteOperationsReply { deleted: deleted.collect() })
 }
 
@@ -114,9 +115,8 @@ async fn query(node: &Node, filter: pb::OperationFilter) -> Result<OpsQuery, Fai
     }
     let kinds = filter.kind.iter().map(|name| kind(name)).collect::<Result<_, _>>()?;
     let statuses = filter.status.iter().map(|name| status(name)).collect::<Result<_, _>>()?;
-    let flow = |number: &u64| {
-        FlowId::new(*number).map_err(|fault| Failure::new(Reason::InvalidArgument, fault))
-    };
+    let flow =
+        |number: &u64| FlowId::new(*number).map_err(|fault| Failure::new(Reason::InvalidArgument, fault));
     Ok(OpsQuery {
         hosts,
         repos: filter.repo_id,

@@ -4,8 +4,8 @@ use opmesh_core::model::{InstanceId, KeyId};
 use opmesh_core::permission::{Grant, Grants};
 
 use super::reply::{Out, Stop};
-use super::status::{self, Moment};
 use super::show;
+use super::status::{self, Moment};
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
 use crate::node::Node;

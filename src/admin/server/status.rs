@@ -111,7 +111,10 @@ fn state(peer: &Peer, role: Role, seat: &Seat) -> (&'static str, String) {
         return ("blocked", why.clone());
     }
     if !peer.verified {
-        return ("unverified", format!("compare key IDs, then `opmesh peer verify {} --key-id …`", peer.name));
+        return (
+            "unverified",
+            format!("compare key IDs, then `opmesh peer verify {} --key-id …`", peer.name),
+        );
     }
     if let Some(decision) = decision(peer, role) {
         return decision;
@@ -121,7 +124,7 @@ fn state(peer: &Peer, role: Role, seat: &Seat) -> (&'static str, String) {
         Standing::CatchingUp => ("catching_up", seat.reason.clone()),
         Standing::Live => ("live", quiet(peer, role)),
         Standing::IdentityConflict => ("identity_conflict", seat.reason.clone()),
-        Standing::Refused => ("refused", seat.reason.clone()),
+        Standing::Refused | Standing::OtherKey => ("refused", seat.reason.clone()),
         Standing::Offline => match &peer.refused {
             Some((refusal, _)) => ("refused", refusal.advice().to_owned()),
             None if peer.last_seen.is_none() => ("never_connected", seat.reason.clone()),
@@ -178,9 +181,8 @@ fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
     let stored = peer.progress;
     let acked = seat.acked.or(stored.map(|progress| progress.acked));
     let proved = seat.proved.or(stored.and_then(|progress| progress.proved));
-    let behind = acked.map_or(moment.head.modno.get(), |acked| {
-        moment.head.modno.get().saturating_sub(acked.modno.get())
-    });
+    let behind = acked
+        .map_or(moment.head.modno.get(), |acked| moment.head.modno.get().saturating_sub(acked.modno.get()));
     let since = seat.behind_since.or(peer.last_seen).filter(|_| behind > 0);
     let ms = since.map_or(0, |since| i64::try_from(moment.now.since(since)).unwrap_or(i64::MAX));
     Set {
@@ -195,7 +197,7 @@ fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
 /// An owner: the rows that lie here. What it has not sent yet only it knows.
 fn owner_set(peer: &Peer, seat: &Seat, met: bool) -> Set {
     let Some(replica) = peer.replica else { return Set { in_sync: met.then_some(false), ..Set::default() } };
-    let equal = seat.standing == Standing::Live && seat.proved.is_some();
+    let equal = seat.standing == Standing::Live && seat.equal;
     Set {
         position: Some(replica.cursor),
         digest: Some(show::digest(&replica.set)),

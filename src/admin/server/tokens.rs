@@ -20,7 +20,10 @@ const MAX_TTL: Duration = Duration::from_hours(7 * 24);
 /// How often unless told otherwise.
 const DEFAULT_USES: u32 = 1;
 
-pub(super) async fn create(node: &Node, request: pb::CreateTokenRequest) -> Result<pb::CreatedToken, Failure> {
+pub(super) async fn create(
+    node: &Node,
+    request: pb::CreateTokenRequest,
+) -> Result<pb::CreatedToken, Failure> {
     let grants = Grants::parse(&request.grants)?;
     let uses = request.uses.unwrap_or(DEFAULT_USES);
     if uses == 0 {
@@ -64,8 +67,11 @@ pub(super) async fn list(node: Node, out: Out<pb::Token>) -> Result<(), Stop> {
 pub(super) async fn cancel(node: &Node, id: &str) -> Result<pb::Token, Failure> {
     let tokens = node.store().tokens().await?;
     let token = tokens.iter().find(|token| token.id.to_string() == id).ok_or_else(|| {
-        Failure::new(Reason::UnknownToken, format!("there is no pairing token {id:?} that could still be used"))
-            .hint("`opmesh pair tokens` lists them")
+        Failure::new(
+            Reason::UnknownToken,
+            format!("there is no pairing token {id:?} that could still be used"),
+        )
+        .hint("`opmesh pair tokens` lists them")
     })?;
     node.store().cancel_token(token.id).await?;
     Ok(show::token(token))
