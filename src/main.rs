@@ -1,1 +1,7 @@
-fn main() {}
+//! The `opmesh` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    opmesh::cli::main()
+}

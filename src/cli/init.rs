@@ -1,0 +1,49 @@
+//! `opmesh init`.
+
+use std::process::ExitCode;
+
+use opmesh_core::model::InstanceId;
+
+use super::context::Context;
+use super::key::{Who, who};
+use crate::admin::{Failure, Reason, pb};
+use crate::node::{self, InitError};
+
+/// Make an instance: an identity and an empty store in a folder of their own
+///
+/// The key ID alone goes to stdout. Again with the same or no name: nothing changes and the answer is the same. A
+/// folder that holds anything else is left alone.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  opmesh init
+  opmesh init --instance-id web-1
+  opmesh --data-dir /srv/opmesh init --json")]
+pub(super) struct Init {
+    /// What this instance calls itself [default: the host name up to the first dot]
+    #[arg(long, value_name = "NAME")]
+    instance_id: Option<InstanceId>,
+}
+
+impl Init {
+    pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
+        let places = context.places()?;
+        match node::init(&places, self.instance_id.clone(), None, context.clock).await {
+            Ok(made) => {
+                context.output.note(format_args!("made {} in {}", made.instance, places.data_dir().display()));
+                let made = Who { key_id: made.key_id.to_string(), instance_id: made.instance.to_string() };
+                who(context, made)
+            }
+            Err(InitError::Initialized { .. }) => self.again(context).await,
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn again(self, context: &mut Context) -> anyhow::Result<ExitCode> {
+        let status = context.client().await?.status(pb::StatusRequest {}).await?;
+        if let Some(name) = self.instance_id.filter(|name| name.as_str() != status.instance_id) {
+            let message = format!("this instance is called {}, not {name}; nothing was changed", status.instance_id);
+            return Err(Failure::new(Reason::Exists, message).hint("name another folder with --data-dir").into());
+        }
+        who(context, Who { key_id: status.key_id, instance_id: status.instance_id })
+    }
+}

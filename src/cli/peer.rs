@@ -1,0 +1,300 @@
+//! `opmesh peer`: who may speak with this instance, and what each may do.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use super::context::Context;
+use super::output::{Columns, visible};
+use super::status;
+use super::time;
+use crate::admin::{Client, Failure, Reason, pb};
+
+/// Peers: who may speak with this instance, and what each may do
+///
+/// A peer is named by its name here, its instance id, its key ID, or the start of its key ID (8 characters or more).
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(super) struct Peer {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// All peers
+    #[command(after_help = "Examples:
+  opmesh peer list
+  opmesh peer list --json | jq -r '.[] | select(.blocked) | .name'")]
+    List,
+    /// One peer
+    #[command(after_help = "Examples:
+  opmesh peer show web-1
+  opmesh peer show ed25519.kA9b2c3d --json")]
+    Show {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+    },
+    Add(Add),
+    /// Vouch for a peer's key, compared by a person
+    #[command(after_help = "Examples:
+  opmesh peer verify web-1 --key-id ed25519.…")]
+    Verify {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// As `opmesh key show` prints it over there
+        #[arg(long, value_name = "K")]
+        key_id: String,
+    },
+    /// Say what a peer may do with this instance's things; replaces that type
+    #[command(after_help = "Types: READ_OPERATIONS READ_CONFIG READ_WRITE_CONFIG RECEIVE_SHARED_REPOS
+Scopes: * repo:ID plan:ID !repo:ID !plan:ID
+
+Examples:
+  opmesh peer grant hub 'READ_OPERATIONS:*'
+  opmesh peer grant hub 'READ_OPERATIONS:repo:nas,!plan:private'")]
+    Grant {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// The type and all its scopes
+        #[arg(value_name = "TYPE:SCOPE,…")]
+        grant: String,
+    },
+    /// Take back a type, or exactly the listed scopes of it
+    #[command(after_help = "To leave something out of a wider grant, grant it with an exclusion instead:
+`opmesh peer grant hub 'READ_OPERATIONS:*,!plan:private'`.
+
+Examples:
+  opmesh peer revoke hub READ_OPERATIONS
+  opmesh peer revoke hub READ_OPERATIONS:plan:home")]
+    Revoke {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// The types, with the scopes that go
+        #[arg(required = true, value_name = "TYPE[:SCOPE,…]")]
+        grants: Vec<String>,
+    },
+    /// Refuse a peer from now on; ends its session at once
+    #[command(after_help = "Examples:
+  opmesh peer block web-1 --reason 'stolen laptop'")]
+    Block {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// Why, for whoever looks later
+        #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Refuse a peer no longer
+    #[command(after_help = "Examples:
+  opmesh peer unblock web-1")]
+    Unblock {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+    },
+    /// Give a peer another name here
+    #[command(after_help = "Examples:
+  opmesh peer rename ed25519.kA9b2c3d web-1")]
+    Rename {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// The new name
+        name: String,
+    },
+    /// Change how a hub is reached
+    #[command(after_help = "Examples:
+  opmesh peer set hub --url https://hub.example:9850 --url https://10.0.0.7:9850")]
+    Set {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// All its addresses
+        #[arg(long, value_name = "URL", required_unless_present = "channel")]
+        url: Vec<String>,
+        /// How it is spoken to: tls, or plain on loopback
+        #[arg(long, value_name = "C")]
+        channel: Option<String>,
+    },
+    /// Remove a peer
+    #[command(after_help = "Examples:
+  opmesh peer remove web-1 --yes")]
+    Remove {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Decide an identity conflict: which of two databases of a peer is the right one
+    #[command(group = clap::ArgGroup::new("decision").required(true), after_help = "Examples:
+  opmesh peer resolve web-1 --accept-presented
+  opmesh peer resolve web-1 --refuse")]
+    Resolve {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+        /// The database that now presents itself is the right one
+        #[arg(long, group = "decision")]
+        accept_presented: bool,
+        /// It is the wrong one and stays refused
+        #[arg(long, group = "decision")]
+        refuse: bool,
+    },
+}
+
+/// Add a peer by its key ID; unverified, so that nothing is allowed before `peer verify`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  opmesh peer add --key-id ed25519.… --instance-id web-1
+  opmesh peer add --key-id ed25519.… --url https://hub.example:9850 --grant 'READ_OPERATIONS:*'")]
+struct Add {
+    /// As `opmesh key show` prints it over there
+    #[arg(long, value_name = "K")]
+    key_id: String,
+    /// What the peer calls itself
+    #[arg(long, value_name = "N", default_value = "", hide_default_value = true)]
+    instance_id: String,
+    /// Where it is reached: makes it a hub that this instance dials
+    #[arg(long, value_name = "URL")]
+    url: Vec<String>,
+    /// How it is spoken to: tls, or plain on loopback
+    #[arg(long, value_name = "C", requires = "url")]
+    channel: Option<String>,
+    /// What it may do with this instance's things [default: nothing]
+    #[arg(long, value_name = "TYPE:SCOPE,…")]
+    grant: Vec<String>,
+}
+
+impl Peer {
+    pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
+        let client = context.client().await?;
+        let peer = match self.command {
+            Command::List => return list(context, &client).await,
+            Command::Remove { peer, yes } => return remove(context, &client, peer, yes).await,
+            Command::Show { peer } => client.get_peer(pb::GetPeerRequest { peer }).await?,
+            Command::Add(add) => {
+                let Add { key_id, instance_id, url: urls, channel, grant: grants } = add;
+                client.add_peer(pb::AddPeerRequest { key_id, instance_id, urls, channel, grants }).await?
+            }
+            Command::Verify { peer, key_id } => client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?,
+            Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
+            Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
+            Command::Block { peer, reason } => client.block_peer(pb::BlockPeerRequest { peer, reason }).await?,
+            Command::Unblock { peer } => client.unblock_peer(pb::UnblockPeerRequest { peer }).await?,
+            Command::Rename { peer, name } => client.rename_peer(pb::RenamePeerRequest { peer, name }).await?,
+            Command::Set { peer, url: urls, channel } => {
+                client.set_peer(pb::SetPeerRequest { peer, urls, channel }).await?
+            }
+            Command::Resolve { peer, accept_presented, refuse: _ } => {
+                let decision = if accept_presented { "accept_presented" } else { "refuse" }.to_owned();
+                client.resolve_peer(pb::ResolvePeerRequest { peer, decision }).await?
+            }
+        };
+        show(context, &peer)
+    }
+}
+
+async fn list(context: &mut Context, client: &Client) -> anyhow::Result<ExitCode> {
+    let mut peers = client.list_peers(pb::ListPeersRequest {}).await?;
+    if context.output.is_json() {
+        let mut array = context.output.array()?;
+        while let Some(peer) = peers.next().await? {
+            array.push(&peer)?;
+        }
+        array.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Columns::new(["PEER", "KEY ID", "ROLES", "VERIFIED", "STATE", "GIVES"]);
+    while let Some(peer) = peers.next().await? {
+        let state = state(&peer);
+        table.row([
+            peer.name,
+            peer.key_id,
+            peer.roles.join(", ").replace('_', " "),
+            if peer.verified { "yes".to_owned() } else { "no".to_owned() },
+            state,
+            status::gives(peer.grants.as_ref()),
+        ]);
+    }
+    context.output.table(&table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The states of a peer's roles in one cell.
+fn state(peer: &pb::Peer) -> String {
+    let states: Vec<_> = peer.status.iter().map(|status| status.state.replace('_', " ")).collect();
+    match (peer.blocked, states.is_empty()) {
+        (true, _) => "blocked".to_owned(),
+        (false, true) => "-".to_owned(),
+        (false, false) => states.join(", "),
+    }
+}
+
+fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
+    if context.output.is_json() {
+        context.output.object(peer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let received = peer.grants.as_ref().map(|grants| grants.received.join(" ")).unwrap_or_default();
+    let why: Vec<_> = peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
+    context.output.fields([
+        ("peer", peer.name.clone()),
+        ("instance", peer.instance_id.clone()),
+        ("key ID", peer.key_id.clone()),
+        ("roles", peer.roles.join(", ").replace('_', " ")),
+        ("verified", if peer.verified { "yes".to_owned() } else { "no".to_owned() }),
+        ("state", state(peer)),
+        ("why", why.join("; ")),
+        ("blocked for", peer.blocked_reason.clone()),
+        ("reached at", peer.urls.join(" ")),
+        ("channel", peer.channel.clone()),
+        ("may do here", status::gives(peer.grants.as_ref())),
+        ("lets us", received),
+        ("taken in", peer.accepted_scopes.clone()),
+        ("added", peer.added_unix_ms.map(time::show_ms).unwrap_or_default()),
+        ("last seen", peer.last_seen_unix_ms.map(time::show_ms).unwrap_or_default()),
+    ])?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One grant after the other; a failure says which ones are gone by then.
+async fn revoke(client: &Client, peer: String, grants: Vec<String>) -> anyhow::Result<pb::Peer> {
+    let mut gone: Vec<String> = Vec::new();
+    let mut after = pb::Peer::default();
+    for grant in grants {
+        let request = pb::RevokePeerRequest { peer: peer.clone(), grant: grant.clone() };
+        after = client.revoke_peer(request).await.map_err(|mut failure| {
+            if !gone.is_empty() {
+                failure.message = format!("{} ({} was revoked before)", failure.message, gone.join(" "));
+            }
+            failure
+        })?;
+        gone.push(grant);
+    }
+    Ok(after)
+}
+
+async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool) -> anyhow::Result<ExitCode> {
+    if !yes {
+        let found = client.get_peer(pb::GetPeerRequest { peer: peer.clone() }).await?;
+        confirm(&format!("remove {} ({})?", visible(&found.name), found.key_id))?;
+    }
+    let removed = client.remove_peer(pb::RemovePeerRequest { peer }).await?;
+    context.output.note(format_args!("removed {} ({})", visible(&removed.name), removed.key_id));
+    if context.output.is_json() {
+        context.output.object(&removed)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks where somebody can answer; elsewhere `--yes` is the answer.
+fn confirm(question: &str) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        let failure = Failure::new(Reason::InvalidArgument, format!("{question} Nobody is there to be asked"));
+        return Err(failure.hint("add --yes").into());
+    }
+    super::output::say(format_args!("{question} [y/N]"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(Reason::InvalidArgument, "nothing was removed").into())
+    }
+}
