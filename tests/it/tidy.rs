@@ -9,24 +9,48 @@ use std::path::Path;
 
 /// A top-level module of `opmesh` and the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &[&str]); 12] = [
+const MODULES: [(&str, &[&str]); 13] = [
     ("clock", &[]),
+    ("identity", &[]),
     ("record", &[]),
-    ("places", &[]),
-    ("identity", &["places"]),
-    ("config", &["places"]),
-    ("store", &["clock", "record"]),
     ("wire", &[]),
-    ("transport", &["clock", "identity", "config", "store", "wire"]),
-    ("intake", &["clock", "record", "places", "store"]),
-    ("node", &["clock", "record", "places", "identity", "config", "store", "wire", "transport", "intake"]),
+    ("pairing", &["identity"]),
+    ("places", &["identity"]),
+    ("store", &["clock"]),
+    ("config", &["places", "store"]),
+    ("transport", &["clock", "identity", "store", "wire"]),
+    ("intake", &["clock", "record", "store"]),
+    ("node", &["clock", "identity", "pairing", "places", "store", "config", "transport", "intake"]),
     (
         "admin",
-        &["clock", "record", "places", "identity", "config", "store", "wire", "transport", "intake", "node"],
+        &[
+            "clock",
+            "identity",
+            "record",
+            "pairing",
+            "places",
+            "store",
+            "config",
+            "transport",
+            "intake",
+            "node",
+        ],
     ),
     (
         "cli",
-        &["clock", "record", "places", "identity", "config", "store", "transport", "intake", "node", "admin"],
+        &[
+            "clock",
+            "identity",
+            "record",
+            "pairing",
+            "places",
+            "store",
+            "config",
+            "transport",
+            "intake",
+            "node",
+            "admin",
+        ],
     ),
 ];
 
