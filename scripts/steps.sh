@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by scripts/test and .ci/run: runs named steps, goes on after a failed one, and sums up at the end.
 
 steps_passed=0

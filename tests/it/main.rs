@@ -13,3 +13,4 @@ mod bytes;
 mod intake;
 mod intake_real;
 mod tidy;
+mod vectors;
