@@ -142,8 +142,7 @@ impl HubModel {
 
     fn is_provisional(copy: &ParkedCopy, view: &View) -> bool {
         match copy.reason {
-            ParkReason::Restream => true,
-            ParkReason::View => view.includes(copy.operation.record.scope()),
+            ParkReason::Restream | ParkReason::View => view.includes(copy.operation.record.scope()),
             ParkReason::Fork | ParkReason::Guard => false,
         }
     }

@@ -63,11 +63,17 @@ pub fn refuse_presented<R: Rows>(rows: &mut R) -> Result<bool, R::Error> {
 }
 
 impl Replica {
-    /// Forgets the history of repairs.
+    /// Begins anew, with the history of repairs forgotten.
     fn release(&mut self) {
+        self.repaired();
+        self.unequal_repairs.clear();
+    }
+
+    /// The sets are equal. How often repairs ended unequal before is not forgotten: rows that keep rotting end in
+    /// quarantine, too.
+    fn repaired(&mut self) {
         self.rung = None;
         self.quarantined = None;
-        self.unequal_repairs.clear();
     }
 
     fn candidates(&self) -> Vec<Position> {
@@ -161,7 +167,7 @@ impl<R: Rows> Hub<'_, R> {
 
     /// What equality of the sets ends: repairs, quarantine, and copies that were kept only until it was proved.
     fn proved(&mut self) -> Result<(), Fault<R::Error>> {
-        self.replica.release();
+        self.replica.repaired();
         let Some(view) = self.replica.view.clone() else { return Ok(()) };
         let absent = self.rows.absent_copies(&view).map_err(Fault::Store)?;
         let fate = self.judge_absent(absent)?;
@@ -341,12 +347,7 @@ impl<R: Rows> Hub<'_, R> {
             return Ok(None);
         }
         let ended = self.replica.rung.take();
-        if ended.is_some() {
-            let now = self.now;
-            self.replica.unequal_repairs.retain(|at| now.since(*at) < guard::WINDOW_MS);
-            self.replica.unequal_repairs.push(now);
-        }
-        let exhausted = self.replica.unequal_repairs.len() > UNEQUAL_REPAIRS_ALLOWED;
+        let exhausted = ended.is_some() && self.note_unequal_repair() > UNEQUAL_REPAIRS_ALLOWED;
         match ended {
             Some(Rung::Restream) => self.quarantine(),
             _ if exhausted => self.quarantine(),
@@ -365,6 +366,17 @@ impl<R: Rows> Hub<'_, R> {
             }
         }
         Ok(None)
+    }
+
+    /// How many repairs ended unequal in the last 24 hours, with this one.
+    fn note_unequal_repair(&mut self) -> usize {
+        let now = self.now;
+        let ended = &mut self.replica.unequal_repairs;
+        ended.retain(|at| now.since(*at) < guard::WINDOW_MS);
+        ended.push(now);
+        let surplus = ended.len().saturating_sub(UNEQUAL_REPAIRS_ALLOWED + 1);
+        ended.drain(..surplus);
+        ended.len()
     }
 
     fn quarantine(&mut self) {

@@ -92,8 +92,8 @@ pub trait Rows {
     /// [`ParkReason::Fork`]: they lie on a branch that its owner no longer knows, so nobody can send them again.
     fn keep_copies_above(&mut self, modno: Modno) -> Result<(), Self::Error>;
 
-    /// Of the parked copies with [`ParkReason::Restream`], or with [`ParkReason::View`] and inside the view: how many
-    /// ids have no live row.
+    /// Of the parked copies inside the view with [`ParkReason::Restream`] or [`ParkReason::View`]: how many ids have no
+    /// live row. An equal set says nothing about copies outside the view.
     fn absent_copies(&mut self, view: &View) -> Result<u64, Self::Error>;
     /// Removes those copies. With [`StagedFate::Park`], the ones without a live row stay, with [`ParkReason::Guard`].
     fn retire_copies(&mut self, view: &View, absent: StagedFate, now: UnixMs) -> Result<(), Self::Error>;

@@ -433,6 +433,9 @@ impl Owner {
     }
 
     fn ack(&mut self, now: Duration, ack: Ack, out: &mut Vec<Output>) -> Result<(), Violation> {
+        if !matches!(self.phase, Phase::Streaming(_) | Phase::Diffing(_)) {
+            return Err(Violation::OutOfState { message: "Ack", state: self.phase.name() });
+        }
         if ack.credit < self.credit || ack.settled < self.settled || ack.settled > self.sent {
             return Err(Violation::ImpossibleAck);
         }

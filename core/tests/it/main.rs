@@ -6,10 +6,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "tests may fail loudly, and print what they counted"
+    unreachable_pub,
+    reason = "tests may fail loudly, print what they counted, and have nobody outside"
 )]
 
 mod random;
 mod scenarios;
 mod schedules;
+mod seen;
 mod world;

@@ -6,27 +6,33 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use opmesh_core::model::{Incarnation, Modno, OpId, ProcessNonce, PublicKey, Record, RowHash, UnixMs};
-use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel, row_hash};
-use opmesh_core::permission::{Scopes, View};
-use opmesh_core::protocol::{Comparison, EndReason, Message, Violation};
-use opmesh_core::replica::{Committed, Transaction};
-use opmesh_core::session::{
-    Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read, Report,
+use opmesh_core::model::{
+    Incarnation, Modno, OpId, Operation, OwnerHasher, ProcessNonce, PublicKey, Record, RowHash, UnixMs,
 };
+use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
+use opmesh_core::permission::{Scopes, View};
+use opmesh_core::protocol::{Comparison, EndReason, Message, Proposal, Violation};
+use opmesh_core::replica::{Committed, ParkReason, Rung, Transaction, release};
+use opmesh_core::session::{Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read};
+
+use crate::seen::{Around, Seen};
 
 /// A version of a row: what the row hash covers, and the hash.
 pub type Version = (OpId, Modno, RowHash);
 
 pub struct World {
     pub key: PublicKey,
+    hasher: OwnerHasher,
     pub owner: OwnerModel,
     /// Every version in the owner's present history.
     pub history: BTreeSet<Version>,
     /// Versions that rotted at the hub: nobody can be asked to keep them.
     pub rotted: BTreeSet<Version>,
     pub granted: Scopes,
+    pub accepted: Scopes,
     pub hub: HubModel,
+    /// The hub's disk loses a row whenever a repair has ended.
+    pub losing: bool,
     pub link: Option<Link>,
     pub now: Duration,
     next_label: u64,
@@ -35,19 +41,19 @@ pub struct World {
     pub fault: Option<String>,
     /// Rows were lost or altered since the sets were last equal, so that a Mark may rightly differ.
     pub rot_pending: bool,
+    /// What went over the links, for tests that tell a story.
+    pub trace: Vec<Frame>,
+    /// How sessions ended, both sides.
+    pub endings: Vec<Finish>,
+    /// Whether to keep a trace.
+    pub tracing: bool,
 }
 
-/// What happened, counted.
-#[derive(Debug, Default, Clone)]
-pub struct Seen {
-    pub sessions: u64,
-    pub in_sync: u64,
-    pub forks: u64,
-    pub differs: u64,
-    pub false_differs: u64,
-    pub repairs: u64,
-    pub conflicts: u64,
-    pub frames: u64,
+/// A message and who sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    Owner(Message),
+    Hub(Message),
 }
 
 pub struct Link {
@@ -62,6 +68,8 @@ pub struct Link {
     pub finished: Vec<Finish>,
     /// The owner's view in this session.
     view: View,
+    /// Where the manifests end that were sent and not fully answered.
+    manifests: VecDeque<u64>,
 }
 
 pub enum OwnerEffect {
@@ -86,18 +94,28 @@ impl World {
         let label = Incarnation::new(u64::from(key.0[0]) * 1_000_000).unwrap();
         Self {
             key,
+            hasher: OwnerHasher::new(&key),
             owner: OwnerModel::new(&key, label, frame),
             history: BTreeSet::new(),
             rotted: BTreeSet::new(),
             granted: "*".parse().unwrap(),
+            accepted: "*".parse().unwrap(),
             hub: HubModel::new(&key),
+            losing: false,
             link: None,
             now: Duration::ZERO,
             next_label: label.get() + 1,
             seen: Seen::default(),
             fault: None,
             rot_pending: false,
+            trace: Vec::new(),
+            endings: Vec::new(),
+            tracing: false,
         }
+    }
+
+    pub fn wall(&self) -> UnixMs {
+        UnixMs(i64::try_from(self.now.as_millis()).unwrap())
     }
 
     // ---- the owner's life ----
@@ -120,12 +138,12 @@ impl World {
 
     fn written(&mut self, id: OpId) {
         if let Some(row) = self.owner.live().get(&id) {
-            self.history.insert((id, row.modno, row_hash(&self.key, row)));
+            self.history.insert(self.version(row));
         }
         self.tell_changed();
     }
 
-    fn tell_changed(&mut self) {
+    pub fn tell_changed(&mut self) {
         if let Some(link) = &mut self.link {
             link.changed = true;
         }
@@ -147,17 +165,16 @@ impl World {
     // ---- the link ----
 
     pub fn view(&self) -> View {
-        View::new(self.granted.clone(), "*".parse().unwrap())
+        View::new(self.granted.clone(), self.accepted.clone())
     }
 
     pub fn connect(&mut self) {
         self.seen.sessions += 1;
-        let accepted: Scopes = "*".parse().unwrap();
         let process = ProcessNonce::new(self.seen.sessions).unwrap();
-        let config = OwnerConfig { granted: self.granted.clone(), accepted: accepted.clone(), process };
-        let mut link = Link {
+        let config = OwnerConfig { granted: self.granted.clone(), accepted: self.accepted.clone(), process };
+        let link = Link {
             owner: Owner::new(config, self.now),
-            hub: Hub::new(HubConfig { accepted }, self.now),
+            hub: Hub::new(HubConfig { accepted: self.accepted.clone() }, self.now),
             to_hub: VecDeque::new(),
             to_owner: VecDeque::new(),
             reads: VecDeque::new(),
@@ -166,11 +183,10 @@ impl World {
             changed: false,
             finished: Vec::new(),
             view: self.view(),
+            manifests: VecDeque::new(),
         };
-        let mut out = Vec::new();
-        link.owner.handle(self.now, Input::Tick, &mut out);
         self.link = Some(link);
-        self.owner_did(out);
+        self.owner_input(Input::Tick);
     }
 
     pub fn cut(&mut self) {
@@ -181,6 +197,7 @@ impl World {
     pub fn close(&mut self, reason: EndReason) {
         self.owner_input(Input::Close(reason));
         while self.step(Step::DeliverToHub) {}
+        self.drain_finished();
         self.link = None;
     }
 
@@ -244,25 +261,51 @@ impl World {
 
     /// Does everything that can be done, in a fixed order, until nothing is left.
     pub fn run(&mut self) {
+        self.run_while(|_, _| true);
+    }
+
+    /// Does everything that can be done but this.
+    pub fn run_without(&mut self, held: Step) {
+        self.run_while(|_, step| step != held);
+    }
+
+    /// Does what can be done and is allowed, in a fixed order, until nothing is left.
+    pub fn run_while(&mut self, allowed: impl Fn(&Self, Step) -> bool) {
         for _ in 0..200_000 {
-            let Some(step) = self.steps().first().copied() else { return };
+            let Some(step) = self.steps().into_iter().find(|step| allowed(self, *step)) else { return };
             self.step(step);
-            if self.link.as_ref().is_some_and(|link| !link.finished.is_empty()) {
-                self.drain_finished();
-            }
+            self.drain_finished();
         }
         panic!("a session does not come to rest");
+    }
+
+    /// Time passes, a second at a time; both sides are woken when they asked to be. What they then say is delivered.
+    pub fn pass(&mut self, time: Duration, allowed: impl Fn(&Self, Step) -> bool) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_secs(1);
+            if self.link.as_ref().is_some_and(|link| link.owner.deadline() <= self.now) {
+                self.owner_input(Input::Tick);
+            }
+            if self.link.as_ref().is_some_and(|link| link.hub.deadline() <= self.now) {
+                self.hub_input(Input::Tick);
+            }
+            self.drain_finished();
+            self.run_while(&allowed);
+        }
     }
 
     fn drain_finished(&mut self) {
         let Some(link) = self.link.take_if(|link| !link.finished.is_empty()) else { return };
         for finish in link.finished {
-            match finish {
-                Finish::Violation(Violation::SupersededIncarnation { .. }) => self.seen.conflicts += 1,
+            match &finish {
+                Finish::Violation(Violation::SupersededIncarnation { .. })
+                | Finish::Silent
+                | Finish::Closed(_)
+                | Finish::PeerEnded(_) => {}
                 Finish::Violation(violation) => self.blame(format!("two honest peers: {violation}")),
-                Finish::Silent => self.blame("silent".to_owned()),
-                Finish::Closed(_) | Finish::PeerEnded(_) => {}
             }
+            self.endings.push(finish);
         }
     }
 
@@ -275,14 +318,14 @@ impl World {
         self.fault.get_or_insert(fault);
     }
 
-    fn owner_input(&mut self, input: Input) {
+    pub fn owner_input(&mut self, input: Input) {
         let Some(link) = &mut self.link else { return };
         let mut out = Vec::new();
         link.owner.handle(self.now, input, &mut out);
         self.owner_did(out);
     }
 
-    fn hub_input(&mut self, input: Input) {
+    pub fn hub_input(&mut self, input: Input) {
         let Some(link) = &mut self.link else { return };
         let mut out = Vec::new();
         link.hub.handle(self.now, input, &mut out);
@@ -294,28 +337,28 @@ impl World {
             let Some(link) = &mut self.link else { return };
             match output {
                 Output::Send(message) => {
+                    self.seen.owner_sends(&message, &mut link.manifests);
                     let leak = leak(&message, &link.view);
+                    if self.tracing {
+                        self.trace.push(Frame::Owner(message.clone()));
+                    }
                     link.to_hub.push_back(message);
-                    self.seen.frames += 1;
                     if let Some(leak) = leak {
                         self.blame(leak);
                     }
                 }
-                Output::Read(read) => link.reads.push_back(OwnerEffect::Read(read)),
+                Output::Read(read) => {
+                    let two = !link.reads.is_empty();
+                    link.reads.push_back(OwnerEffect::Read(read));
+                    if two {
+                        self.blame("two reads at once".to_owned());
+                    }
+                }
                 Output::TakeIncarnation => link.reads.push_back(OwnerEffect::TakeIncarnation),
                 Output::Finish(finish) => link.finished.push(finish),
-                Output::Report(report) => self.note(&report),
+                Output::Report(_) => {}
                 Output::Commit(_) | Output::Compare(_) => self.blame("an owner commits".to_owned()),
             }
-        }
-    }
-
-    fn note(&mut self, report: &Report) {
-        match report {
-            Report::Fork { .. } => self.seen.forks += 1,
-            Report::Proved { .. } => self.seen.in_sync += 1,
-            Report::Verdict(_) | Report::Acked(_) | Report::CaughtUp(_) => {}
-            Report::Differs(_) | Report::Applied(_) => {}
         }
     }
 
@@ -323,7 +366,12 @@ impl World {
         for output in out {
             let Some(link) = &mut self.link else { return };
             match output {
-                Output::Send(message) => link.to_owner.push_back(message),
+                Output::Send(message) => {
+                    if self.tracing {
+                        self.trace.push(Frame::Hub(message.clone()));
+                    }
+                    link.to_owner.push_back(message);
+                }
                 Output::Commit(transaction) => link.commits.push_back(transaction),
                 Output::Compare(compare) => link.compares.push_back(compare),
                 Output::Finish(finish) => link.finished.push(finish),
@@ -336,39 +384,86 @@ impl World {
     // ---- the hub's store, watched ----
 
     fn commit(&mut self, transaction: Transaction) -> Result<Committed, Violation> {
-        let before = self.versions();
-        let live_before = self.hub.live().clone();
-        let wall = UnixMs(i64::try_from(self.now.as_millis()).unwrap());
-        let result = self.hub.commit(transaction, wall);
-        let after = self.versions();
-        for version in before.difference(&after) {
-            if !self.history.contains(version) && !self.rotted.contains(version) {
-                self.fault.get_or_insert(format!("lost {version:?} in {result:?}"));
-            }
-        }
+        let before = self.hub.clone();
+        let wall = self.wall();
+        let result = self.hub.commit(transaction.clone(), wall);
+        self.check(&before, &result);
+        let around = Around {
+            before: before.replica(),
+            after: self.hub.replica(),
+            copies_before: copies(&before),
+            copies_after: copies(&self.hub),
+        };
+        self.seen.transaction(&transaction, &result, around);
         match &result {
-            Ok(Committed::Conflict { .. }) | Err(_) if *self.hub.live() != live_before => {
-                self.blame("a refused transaction changed rows".to_owned());
+            Ok(Committed::Marked { outcome: Comparison::Differs, .. }) if !self.rot_pending => {
+                self.seen.false_differs += 1;
             }
-            Ok(Committed::Marked { outcome: Comparison::Differs, repair, .. }) => {
-                self.seen.differs += 1;
-                self.seen.repairs += u64::from(repair.is_some());
-                self.seen.false_differs += u64::from(!self.rot_pending);
+            Ok(
+                Committed::Marked { outcome: Comparison::Equal, .. }
+                | Committed::Judged { proposal: Proposal::InSync, .. },
+            ) => self.rot_pending = false,
+            Ok(Committed::Applied(_)) if self.losing => {
+                self.lose_after_repair(before.replica().diff.is_some())
             }
-            Ok(Committed::Marked { outcome: Comparison::Equal, .. }) => self.rot_pending = false,
             _ => {}
         }
         result
     }
 
-    /// Every version that the hub keeps, live or set aside.
-    fn versions(&self) -> BTreeSet<Version> {
-        self.hub
+    /// What no transaction may do: lose a version that only the hub has, touch rows and refuse, hold what the view
+    /// does not show.
+    fn check(&mut self, before: &HubModel, result: &Result<Committed, Violation>) {
+        let kept = |row: &Operation| {
+            self.hub.live().get(&row.id) == Some(row)
+                || self.hub.parked.iter().any(|copy| copy.operation == *row)
+        };
+        let gone = before.live().values().chain(before.parked.iter().map(|copy| &copy.operation));
+        let lost = gone
+            .filter(|row| !kept(row))
+            .map(|row| self.version(row))
+            .find(|version| !self.history.contains(version) && !self.rotted.contains(version));
+        if let Some(version) = lost {
+            self.blame(format!("lost {version:?} in {result:?}"));
+        }
+        let refused = matches!(result, Ok(Committed::Conflict { .. }) | Err(_));
+        if refused && (self.hub.live() != before.live() || self.hub.parked != before.parked) {
+            self.blame("a refused transaction changed rows".to_owned());
+        }
+        let replica = self.hub.replica();
+        let forbidden = self
+            .hub
             .live()
             .values()
-            .chain(self.hub.parked.iter().map(|copy| &copy.operation))
-            .map(|row| (row.id, row.modno, row_hash(&self.key, row)))
-            .collect()
+            .find(|row| replica.view.as_ref().is_none_or(|view| !view.includes(row.record.scope())));
+        if let Some(row) = forbidden {
+            self.blame(format!("holds {row:?} outside the view"));
+        }
+        if self.hub.replica().cursor.modno > self.hub.replica().newest.modno {
+            self.blame(format!("cursor above newest after {result:?}"));
+        }
+    }
+
+    pub fn version(&self, row: &Operation) -> Version {
+        (row.id, row.modno, self.hasher.row(row))
+    }
+
+    /// A hub that loses rows again as soon as they were fetched.
+    fn lose_after_repair(&mut self, was_diffing: bool) {
+        let replica = self.hub.replica();
+        let diff_ended = was_diffing && replica.diff.is_none();
+        if diff_ended || replica.rung == Some(Rung::Restream) {
+            if let Some(id) = self.hub.live().keys().next().copied() {
+                self.lose_row(id);
+            }
+        }
+    }
+
+    /// The operator lets the hub repair again.
+    pub fn release(&mut self) {
+        self.seen.released_by_operator += u64::from(self.hub.replica().quarantined.is_some());
+        let released: Result<(), std::convert::Infallible> = release(&mut self.hub);
+        released.unwrap();
     }
 
     /// A row at the hub is found to be bad and goes with its term.
@@ -386,7 +481,7 @@ impl World {
 
     fn mark_rotted(&mut self, id: OpId) {
         if let Some(row) = self.hub.live().get(&id) {
-            self.rotted.insert((id, row.modno, row_hash(&self.key, row)));
+            self.rotted.insert(self.version(row));
             self.rot_pending = true;
         }
     }
@@ -399,6 +494,21 @@ impl World {
         let held: Vec<_> = self.hub.live().values().collect();
         (shown != held).then(|| format!("owner shows {shown:?}\nhub holds {held:?}"))
     }
+
+    /// What is not as it should be once both sides are at rest and hold the same.
+    pub fn unrest(&self) -> Option<String> {
+        let replica = self.hub.replica();
+        let rest = replica.diff.is_none()
+            && replica.rung.is_none()
+            && replica.quarantined.is_none()
+            && replica.conflict.is_none()
+            && replica.cursor == self.owner.head();
+        (!rest).then(|| format!("not at rest: owner at {}, hub {replica:?}", self.owner.head()))
+    }
+}
+
+fn copies(hub: &HubModel) -> [usize; 4] {
+    ParkReason::ALL.map(|(reason, _)| hub.parked.iter().filter(|copy| copy.reason == reason).count())
 }
 
 /// What a frame tells that the view does not allow.
