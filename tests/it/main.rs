@@ -12,5 +12,6 @@
 mod bytes;
 mod intake;
 mod intake_real;
+mod store_contract;
 mod tidy;
 mod vectors;
