@@ -9,4 +9,5 @@
 
 mod intake;
 mod intake_real;
+mod intake_store;
 mod tidy;
