@@ -12,6 +12,7 @@
 mod bytes;
 mod intake;
 mod intake_real;
+mod intake_store;
 mod store_contract;
 mod tidy;
 mod vectors;
