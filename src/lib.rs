@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod identity;
 pub mod intake;
 pub mod node;
