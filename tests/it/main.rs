@@ -10,4 +10,5 @@
 mod admin;
 mod intake;
 mod intake_real;
+mod store_contract;
 mod tidy;
