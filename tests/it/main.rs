@@ -9,6 +9,7 @@
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod admin;
 mod bytes;
 mod intake;
 mod intake_real;
