@@ -19,6 +19,7 @@ mod output;
 mod pair;
 mod peer;
 mod record;
+mod recorder;
 mod run;
 mod serve;
 mod status;
@@ -124,7 +125,11 @@ fn execute(cli: Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(fault) => return error::report(&anyhow::Error::new(fault).context("no threads to work with"), json),
     };
-    let ended = runtime.block_on(cli.command.execute(&mut context));
+    let ended = runtime.block_on(async {
+        let ended = cli.command.execute(&mut context).await;
+        context.close().await;
+        ended
+    });
     // A read of stdin cannot be interrupted, and nothing else is left running by a command that has returned.
     runtime.shutdown_background();
     ended.unwrap_or_else(|fault| error::report(&fault, json))
