@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use opmesh_core::model::{FlowId, OpId, Record, Status};
+use opmesh_core::model::{FlowId, NumberFault, OpId, Record, Status};
 use serde::{Deserialize, Serialize};
 
 use super::spool::{Spool, Waiting};
@@ -94,6 +94,8 @@ pub struct RunStart {
 pub struct RunResult {
     /// How the run began.
     pub start: RunStart,
+    /// What its beginning was recorded as, as far as whoever watched it heard.
+    pub begun: Option<Begun>,
     /// How it is known.
     pub step: RunStep,
     /// What it came to: the operation that began it first, then one for each further snapshot. Never empty.
@@ -111,12 +113,27 @@ pub enum RunStep {
 }
 
 /// A beginning that was recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(u64, u64)", try_from = "(u64, u64)")]
 pub struct Begun {
     /// The operation.
     pub id: OpId,
     /// Its flow; nested runs join it.
     pub flow_id: FlowId,
+}
+
+impl From<Begun> for (u64, u64) {
+    fn from(begun: Begun) -> Self {
+        (begun.id.get(), begun.flow_id.get())
+    }
+}
+
+impl TryFrom<(u64, u64)> for Begun {
+    type Error = NumberFault;
+
+    fn try_from((id, flow_id): (u64, u64)) -> Result<Self, NumberFault> {
+        Ok(Self { id: OpId::new(id)?, flow_id: FlowId::new(flow_id)? })
+    }
 }
 
 /// Why something was not recorded.
@@ -151,6 +168,11 @@ impl Recorder for Store {
     async fn finish(&self, result: &RunResult) -> Result<(), RecordFault> {
         let started = encode(&result.start.operation)?;
         let records = result.operations.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        if let Some(begun) = result.begun
+            && end_begun(self, result, begun, &records).await? == Ended::Here
+        {
+            return Ok(());
+        }
         if let [only] = records.as_slice() {
             // Begun unseen and ended: one change. A beginning that is still under way finds its key used up.
             if create_once(self, &result.start, only).await?.is_some() {
@@ -160,11 +182,11 @@ impl Recorder for Store {
             create_once(self, &result.start, &started).await?;
         }
         let unfinished = self.unfinished().await.map_err(|fault| unavailable(&fault))?;
-        match unfinished.into_iter().find(|row| row.record.as_ref() == Some(&started)) {
-            Some(row) => end_begun(self, result, row.id, row.flow_id, records).await,
-            // Taken in before.
-            None => Ok(()),
+        if let Some(row) = unfinished.into_iter().find(|row| row.record.as_ref() == Some(&started)) {
+            end_begun(self, result, Begun { id: row.id, flow_id: row.flow_id }, &records).await?;
         }
+        // Otherwise it was taken in before, or the operator deleted the operation.
+        Ok(())
     }
 }
 
@@ -189,27 +211,38 @@ async fn create_in(
     store.append_once(start.key.beginning(), vec![OwnChange::Create { flow, record: record.clone() }]).await
 }
 
+/// Whether the operation that began a run took its end.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// It did, now or earlier.
+    Here,
+    /// The number is no operation of this run: deleted, ended otherwise, or the store is an older copy.
+    NotHere,
+}
+
 async fn end_begun(
     store: &Store,
     result: &RunResult,
-    id: OpId,
-    flow_id: FlowId,
-    records: Vec<Record>,
-) -> Result<(), RecordFault> {
-    let Some(first) = result.operations.first().cloned() else { return Ok(()) };
+    begun: Begun,
+    records: &[Record],
+) -> Result<Ended, RecordFault> {
+    let Some(first) = result.operations.first().cloned() else { return Ok(Ended::Here) };
     let edit = store::Edit::new(move |record: &Record| {
-        if record.columns().status == Status::InProgress {
+        let before = Draft::decode(record);
+        let is_begun = before.status == Status::InProgress && before.start_unix_ms == first.start_unix_ms;
+        let same_place = before.repo_id == first.repo_id && before.plan_id == first.plan_id;
+        if is_begun && same_place && before.kind == first.kind {
             Edit::from(first).apply(record).map_err(|fault| fault.to_string())
         } else {
-            Err("the operation has ended already".to_owned())
+            Err("the operation is not the one that this run began".to_owned())
         }
     });
-    let mut changes = vec![OwnChange::Update { id, expect_modno: None, edit }];
-    let further = records.into_iter().skip(1);
-    changes.extend(further.map(|record| OwnChange::Create { flow: Flow::Join(flow_id), record }));
+    let mut changes = vec![OwnChange::Update { id: begun.id, expect_modno: None, edit }];
+    let flow = Flow::Join(begun.flow_id);
+    changes.extend(records.iter().skip(1).map(|record| OwnChange::Create { flow, record: record.clone() }));
     match store.append_once(result.start.key.end(), changes).await {
-        // Somebody else took the same result in, or the operator deleted the operation meanwhile.
-        Ok(_) | Err(AppendError { reason: Refused::NoSuchOperation(_) | Refused::Edit(_), .. }) => Ok(()),
+        Ok(_) => Ok(Ended::Here),
+        Err(AppendError { reason: Refused::NoSuchOperation(_) | Refused::Edit(_), .. }) => Ok(Ended::NotHere),
         Err(fault) => Err(refused(&fault)),
     }
 }
@@ -234,7 +267,7 @@ fn unavailable(fault: &store::StoreError) -> RecordFault {
 /// Called by `serve` at its start, and by `run` and `record` after their own result.
 pub async fn take_in<R: Recorder>(spool: &Spool, recorder: &R, clock: &Clock) -> Result<usize, RecordFault> {
     let mut taken = 0;
-    for waiting in spool.waiting() {
+    for waiting in spool.waiting(clock.wall()) {
         let result = match &waiting {
             Waiting::Result(result) => result.clone(),
             Waiting::Gone(start) => gone(start, clock),
@@ -262,5 +295,5 @@ fn gone(start: &RunStart, clock: &Clock) -> RunResult {
         "`opmesh run` (process {}) was gone before the command ended; its result is unknown",
         start.pid
     );
-    RunResult { start: start.clone(), step: RunStep::Gone, operations: vec![operation] }
+    RunResult { start: start.clone(), begun: None, step: RunStep::Gone, operations: vec![operation] }
 }

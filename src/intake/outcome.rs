@@ -175,7 +175,10 @@ impl Findings {
     }
 
     pub(super) fn set_last_line(&mut self, text: &str) {
-        head(text, MAX_MESSAGE_BYTES).clone_into(&mut self.last_line);
+        // A rule of dashes says nothing.
+        if text.contains(char::is_alphanumeric) {
+            head(text, MAX_MESSAGE_BYTES).clone_into(&mut self.last_line);
+        }
     }
 
     /// The verdict. `stopped`: somebody asked us to stop while the tool ran.
@@ -199,7 +202,8 @@ impl Findings {
 
     fn status(&self, tool: Tool, ending: Ending, code: Option<i32>, stopped: bool) -> Status {
         let stopped_code = |code| code == SIGNAL_BASE + SIGINT || code == SIGNAL_BASE + SIGTERM;
-        if code.is_some_and(stopped_code) || (stopped && code != Some(0)) {
+        let complete = code == Some(0) || (code.is_none() && self.summarized);
+        if code.is_some_and(stopped_code) || (stopped && !complete) {
             return Status::UserCancelled;
         }
         match code {

@@ -114,11 +114,11 @@ pub async fn run<R: Recorder>(
         book.warn("no command: say what to run after `--`");
         return USAGE;
     };
-    let (begun, note) = book.begin(started, options.flow).await;
+    let noted = book.begin(started, options.flow).await;
 
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if let Some(Begun { flow_id, .. }) = begun {
+    if let Some(Begun { flow_id, .. }) = noted.begun {
         command.env(FLOW_VARIABLE, flow_id.to_string());
     }
     let mut observer = Observer::new(line.tool);
@@ -139,7 +139,7 @@ pub async fn run<R: Recorder>(
             }
         },
     };
-    book.end(note, |start, now| outcome.operations(start, now)).await;
+    book.end(noted, |start, now| outcome.operations(start, now)).await;
     ending.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -234,6 +234,7 @@ async fn drain(streams: &mut JoinSet<()>, flow: &Flow) {
 /// A run that is noted in the spool as under way.
 pub(super) struct Noted {
     start: Option<RunStart>,
+    begun: Option<Begun>,
     /// Its lock tells others that we live.
     running: Option<Running>,
 }
@@ -259,9 +260,9 @@ impl<'a, R: Recorder> Book<'a, R> {
     }
 
     /// Records the beginning of a run.
-    pub(super) async fn begin(&mut self, operation: Draft, flow: Option<OsString>) -> (Option<Begun>, Noted) {
+    pub(super) async fn begin(&mut self, operation: Draft, flow: Option<OsString>) -> Noted {
         let Some(start) = self.start(operation, flow) else {
-            return (None, Noted { start: None, running: None });
+            return Noted { start: None, begun: None, running: None };
         };
         let running = self.spool.map(|spool| spool.running(&start)).transpose();
         let running = running.unwrap_or_else(|fault| {
@@ -275,7 +276,7 @@ impl<'a, R: Recorder> Book<'a, R> {
             None => Err(RecordFault::Unavailable("there is no identity here: run `opmesh init`".to_owned())),
         };
         let begun = begun.map_err(|fault| self.warn_unrecorded(&fault)).ok();
-        (begun, Noted { start: Some(start), running })
+        Noted { start: Some(start), begun, running }
     }
 
     /// Names a run without recording its beginning.
@@ -292,9 +293,9 @@ impl<'a, R: Recorder> Book<'a, R> {
 
     /// Records the end of a run, or keeps it in the spool; then takes in what waits there.
     async fn end(&mut self, noted: Noted, operations: impl FnOnce(&Draft, i64) -> Vec<Draft>) {
-        let Noted { start: Some(start), running } = noted else { return };
+        let Noted { start: Some(start), begun, running } = noted else { return };
         let operations = operations(&start.operation, self.clock.wall().0);
-        self.finish(RunResult { start, step: RunStep::Ended, operations }).await;
+        self.finish(RunResult { start, begun, step: RunStep::Ended, operations }).await;
         drop(running);
     }
 

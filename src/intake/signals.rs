@@ -56,7 +56,8 @@ impl Signals {
         }
     }
 
-    fn take(&mut self, context: &mut Context<'_>) -> Vec<Signal> {
+    /// What has arrived; has the task woken by what will.
+    pub(super) fn take(&mut self, context: &mut Context<'_>) -> Vec<Signal> {
         let mut arrived = Vec::new();
         for (signal, stream) in &mut self.listening {
             while let Poll::Ready(Some(())) = stream.poll_recv(context) {

@@ -9,7 +9,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use opmesh_core::model::UnixMs;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -23,6 +25,10 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 const RESULT: &str = "json";
 const RUNNING: &str = "run";
 const BAD: &str = "bad";
+const TEMPORARY: &str = "tmp";
+
+/// A temporary file that nobody has completed for so long is of a crash.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -86,19 +92,24 @@ impl Spool {
         self.path(key, RESULT).exists()
     }
 
-    /// What waits, results first. What cannot be read is passed over; what is damaged is set aside.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = Waiting> {
-        let mut keys: Vec<(bool, RunKey)> = Vec::new();
+    /// What waits, results first, the oldest first. What cannot be read is passed over; what is damaged is set aside.
+    pub(super) fn waiting(&self, now: UnixMs) -> impl Iterator<Item = Waiting> {
+        let mut keys = Vec::new();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let extension = path.extension().and_then(|extension| extension.to_str());
+            let changed = entry.metadata().and_then(|about| about.modified()).unwrap_or(UNIX_EPOCH);
+            if extension == Some(TEMPORARY) {
+                remove_if_old(&path, changed, now);
+                continue;
+            }
             let key = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
             if let (Some(RESULT | RUNNING), Some(key)) = (extension, key) {
-                keys.push((extension == Some(RUNNING), key));
+                keys.push((extension == Some(RUNNING), changed, key));
             }
         }
-        keys.sort_unstable_by_key(|(running, _)| *running);
-        keys.into_iter().filter_map(|(running, key)| {
+        keys.sort_unstable_by_key(|(running, changed, _)| (*running, *changed));
+        keys.into_iter().filter_map(|(running, _, key): (bool, SystemTime, RunKey)| {
             if running {
                 self.gone(key).map(Waiting::Gone)
             } else {
@@ -169,7 +180,8 @@ impl Spool {
 
     fn publish<T: Serialize>(&self, path: &Path, value: &T) -> io::Result<File> {
         let mut temporary = path.to_owned().into_os_string();
-        temporary.push(".tmp");
+        temporary.push(".");
+        temporary.push(TEMPORARY);
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         // Locked before it has its name: nobody may meet it unlocked.
@@ -187,5 +199,13 @@ impl Spool {
 
     fn path(&self, key: RunKey, extension: &str) -> PathBuf {
         self.folder.join(format!("{key}.{extension}"))
+    }
+}
+
+fn remove_if_old(path: &Path, changed: SystemTime, now: UnixMs) {
+    let now = u64::try_from(now.0).map(Duration::from_millis).unwrap_or_default();
+    let age = now.saturating_sub(changed.duration_since(UNIX_EPOCH).unwrap_or_default());
+    if age > ABANDONED && fs::remove_file(path).is_err() {
+        tracing::debug!(path = %path.display(), "a temporary file in the spool stays");
     }
 }

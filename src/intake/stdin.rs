@@ -3,8 +3,10 @@
 
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use opmesh_core::model::{Kind, UnixMs};
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::command::{CommandLine, Tool};
@@ -14,6 +16,7 @@ use super::observer::{Observer, Source};
 use super::outcome::Ending;
 use super::pass::{Flow, pass};
 use super::run::{Book, Outputs, started};
+use super::signals::Signals;
 use super::spool::Spool;
 use crate::clock::Clock;
 
@@ -55,6 +58,7 @@ pub async fn record<R: Recorder>(
     spool: Option<&Spool>,
     clock: &Clock,
 ) -> u8 {
+    let mut signals = Signals::catch();
     let known = Tool::from_name(&options.tool) != Tool::Other;
     let kind = options.kind.unwrap_or(if known { Kind::Backup } else { Kind::Command });
     let line = CommandLine { argv: Vec::new(), ..CommandLine::new(&[], Some(&options.tool), Some(kind)) };
@@ -70,11 +74,23 @@ pub async fn record<R: Recorder>(
         Tee::Off => None,
         Tee::To(output) => Some(output),
     };
-    pass(Source::Mixed, input, to, Filter::none(), observer.clone(), Arc::new(Flow::default())).await;
+    let reading = pass(Source::Mixed, input, to, Filter::none(), observer.clone(), Arc::new(Flow::default()));
+    read(reading, &mut signals).await;
     let ending = options.exit_code.map_or(Ending::Unknown, Ending::Exited);
-    let outcome = observer.lock().unwrap_or_else(PoisonError::into_inner).finish(ending, false);
+    let outcome = observer.lock().unwrap_or_else(PoisonError::into_inner).finish(ending, signals.stopped());
     let Some(start) = book.start(operation, options.flow) else { return 1 };
     let operations = outcome.operations(&start.operation, clock.wall().0);
-    let kept = book.finish(RunResult { start, step: RunStep::Ended, operations }).await;
+    let kept = book.finish(RunResult { start, begun: None, step: RunStep::Ended, operations }).await;
     u8::from(!kept)
+}
+
+/// Reads until the input or somebody says that it is over. Ctrl-C stops the tool, whose end is then the input's; SIGTERM
+/// is meant for us.
+async fn read(reading: impl Future<Output = ()>, signals: &mut Signals) {
+    let mut reading = std::pin::pin!(reading);
+    std::future::poll_fn(|context| {
+        let over = reading.as_mut().poll(context);
+        if signals.take(context).contains(&Signal::TERM) { Poll::Ready(()) } else { over }
+    })
+    .await;
 }

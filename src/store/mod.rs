@@ -9,11 +9,15 @@ mod error;
 mod list;
 mod own;
 mod peer;
+mod sqlite;
 
+use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use opmesh_core::handshake::Claim;
 use opmesh_core::model::{Incarnation, InstanceId, KeyId, OpId, Position, PublicKey, SetDigest, UnixMs};
 use opmesh_core::protocol::Violation;
 use opmesh_core::replica::{Committed, Transaction};
@@ -22,6 +26,10 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::clock::Clock;
 
+use sqlite::{
+    Engine, SubmitError, Weight, audit, lists, own_log, pairing, peer_rows, peers, session_reads, verify,
+};
+
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
@@ -29,7 +37,7 @@ pub use list::{
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    AuditEvent, AuditRecord, AuditVerdict, Authorization, Claim, Dial, Epoch, Greeting, HubProgress, Joining,
+    AuditEvent, AuditRecord, AuditVerdict, Authorization, Dial, Epoch, Greeting, HubProgress, Joining,
     NewPeer, NewToken, Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover,
     Token,
 };
@@ -57,21 +65,35 @@ pub enum Resolution {
     Refuse,
 }
 
-/// The open store. Cheap to clone; all clones are one store.
+/// The open store. Cheap to clone; all clones are one store. Dropping the last clone ends it at once, as a crash would;
+/// [`Store::close`] ends it in good order.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    engine: Arc<Engine>,
+}
 
 /// A transaction on its way to the disk; resolves once it is durable, or did not happen.
-#[derive(Debug)]
 pub struct Pending {
-    answer: oneshot::Receiver<Result<Result<Committed, Violation>, StoreError>>,
+    answer: oneshot::Receiver<Result<Committed, SubmitError>>,
+    engine: Arc<Engine>,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pending(..)")
+    }
 }
 
 impl Future for Pending {
     type Output = Result<Result<Committed, Violation>, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+        Pin::new(&mut self.answer).poll(context).map(|answer| match answer {
+            Ok(Ok(committed)) => Ok(Ok(committed)),
+            Ok(Err(SubmitError::Violation(violation))) => Ok(Err(violation)),
+            Ok(Err(SubmitError::Store(error))) => Err(error),
+            Err(_) => Err(self.engine.gone()),
+        })
     }
 }
 
@@ -79,25 +101,28 @@ impl Future for Pending {
 impl Store {
     /// Makes a new store for this identity; an existing file is an error.
     pub fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<Self, StoreError> {
-        Err(StoreError::Closed)
+        sqlite::create(path, own, clock)?;
+        Self::open(path, OpenOptions { own, clock, cache_entries: DEFAULT_CACHE_ENTRIES })
     }
 
     /// Opens the store of this identity.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
-        Err(StoreError::Closed)
+        Ok(Self { engine: Arc::new(sqlite::open(path, &options)?) })
     }
 
     /// Performs what was handed in, then closes; later calls get [`StoreError::Closed`].
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.engine.close().await;
+    }
 
     /// The store itself.
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.facts().await
     }
 
     /// What this instance calls itself, for lists.
     pub async fn set_instance(&self, instance: InstanceId) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        self.engine.write(Weight::ONE, move |tx| sqlite::set_instance(tx, &instance)).await
     }
 }
 
@@ -105,7 +130,7 @@ impl Store {
 impl Store {
     /// Performs the changes in one transaction: all or none.
     pub async fn append(&self, changes: Vec<OwnChange>) -> Result<Vec<Appended>, AppendError> {
-        Err(AppendError { index: 0, reason: StoreError::Closed.into() })
+        self.engine.write(weigh(&changes), move |tx| own_log::append(tx, changes)).await
     }
 
     /// As [`Store::append`], unless this key was used before: then nothing happens and there is no answer.
@@ -114,17 +139,17 @@ impl Store {
         key: OnceKey,
         changes: Vec<OwnChange>,
     ) -> Result<Option<Vec<Appended>>, AppendError> {
-        Err(AppendError { index: 0, reason: StoreError::Closed.into() })
+        self.engine.write(weigh(&changes), move |tx| own_log::append_once(tx, key, changes)).await
     }
 
     /// Follows the last durable change.
     pub fn head(&self) -> watch::Receiver<Position> {
-        watch::channel(Position::ZERO).1
+        self.engine.head()
     }
 
     /// Own operations whose status is in progress, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<OpRow>, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(lists::unfinished).await
     }
 }
 
@@ -132,41 +157,63 @@ impl Store {
 impl Store {
     /// One short reading transaction on the own log.
     pub async fn read(&self, read: Read) -> Result<Found, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(move |connection| session_reads::read(connection, &read)).await
     }
 
     /// Begins a new life of the own log.
     pub async fn take_incarnation(&self) -> Result<Incarnation, StoreError> {
-        Err(StoreError::Closed)
+        let label = own_log::draw_incarnation()?;
+        self.engine.write(Weight::ONE, move |tx| own_log::take_incarnation(tx, label)).await
     }
 
     /// Which of the listed ids the hub lacks or holds at another modno; ascending.
     pub async fn compare(&self, owner: &KeyId, compare: Compare) -> Result<Vec<OpId>, StoreError> {
-        Err(StoreError::Closed)
+        let key = *owner;
+        let read = move |connection: &_| {
+            let owner = peers::find_owner(connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
+            session_reads::compare(connection, owner, &compare)
+        };
+        self.engine.read(read).await
     }
 
     /// Makes the caller the one session that may commit for this owner. [`StoreError::Fenced`] when the peer is not
     /// let in (any more).
     pub async fn take_over(&self, owner: &KeyId) -> Result<Takeover, StoreError> {
-        Err(StoreError::Closed)
+        let key = *owner;
+        self.engine.write(Weight::ONE, move |tx| peers::take_over(tx, key)).await
     }
 
     /// Hands in a transaction; waits only for room in the queue. One caller's transactions are performed in the order
     /// handed in. The answer is [`StoreError::Fenced`] when the epoch has moved on, and a [`Violation`] when the peer
     /// broke a rule; in both cases nothing of it happened.
     pub async fn submit(&self, owner: &KeyId, epoch: Epoch, transaction: Transaction) -> Pending {
-        let (_, answer) = oneshot::channel();
-        Pending { answer }
+        let key = *owner;
+        let weight = weigh_transaction(&transaction);
+        let answer = self.engine.submit(weight, move |tx| peers::submit(tx, &key, epoch, transaction)).await;
+        Pending { answer, engine: Arc::clone(&self.engine) }
     }
 
     /// Remembers what a hub has made durable. Written with the next transaction, or a few seconds later.
-    pub fn note_acked(&self, hub: &KeyId, acked: Position) {}
+    pub fn note_acked(&self, hub: &KeyId, acked: Position) {
+        let seen = self.engine.clock().wall();
+        self.engine.with_notes(|notes| {
+            notes.note(hub, |note| (note.acked, note.seen) = (Some(acked), Some(seen)));
+        });
+    }
 
     /// Remembers where a hub proved to hold the same set. Written as lazily as [`Store::note_acked`].
-    pub fn note_proved(&self, hub: &KeyId, position: Position, set: SetDigest) {}
+    pub fn note_proved(&self, hub: &KeyId, position: Position, set: SetDigest) {
+        let seen = self.engine.clock().wall();
+        self.engine.with_notes(|notes| {
+            notes.note(hub, |note| (note.proved, note.seen) = (Some((position, set)), Some(seen)));
+        });
+    }
 
     /// Remembers that the peer was heard from. Written as lazily as [`Store::note_acked`].
-    pub fn note_seen(&self, peer: &KeyId) {}
+    pub fn note_seen(&self, peer: &KeyId) {
+        let seen = self.engine.clock().wall();
+        self.engine.with_notes(|notes| notes.note(peer, |note| note.seen = Some(seen)));
+    }
 }
 
 /// Peers, tokens, audit.
@@ -174,88 +221,102 @@ impl Store {
     /// Decides whether a dialer is let in. A token is used up, the peer added and the audit record written in one
     /// transaction; a refusal is audited, too.
     pub async fn authorize(&self, claim: Claim) -> Result<Authorization, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.write(Weight::ONE, move |tx| pairing::authorize(tx, &claim)).await
     }
 
     /// Stores what a completed handshake has shown: key, label, grants received. Ends a pairing that was waiting.
     pub async fn greet(&self, greeting: Greeting) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        self.engine.write(Weight::ONE, move |tx| peers::greet(tx, greeting)).await
     }
 
     /// A hub turned us away, or cannot be what it should be; shown in `status` until a session succeeds.
     pub async fn note_refused(&self, peer: &KeyId, refusal: Refusal) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        let key = *peer;
+        self.engine.write(Weight::ONE, move |tx| peers::note_refused(tx, key, refusal)).await
     }
 
     /// All peers, by name.
     pub async fn peers(&self) -> Result<Vec<Peer>, StoreError> {
-        Err(StoreError::Closed)
+        let mut peers = self.engine.read(peer_rows::all).await?;
+        self.engine.with_notes(|notes| peers.iter_mut().for_each(|peer| notes.show(peer)));
+        Ok(peers)
     }
 
     /// One peer.
     pub async fn peer(&self, key: &KeyId) -> Result<Option<Peer>, StoreError> {
-        Err(StoreError::Closed)
+        let key = *key;
+        let mut peer = self.engine.read(move |connection| peer_rows::one(connection, &key)).await?;
+        self.engine.with_notes(|notes| peer.iter_mut().for_each(|peer| notes.show(peer)));
+        Ok(peer)
     }
 
     /// Finds a peer by name, instance id, key ID or at least 8 characters of one.
     pub async fn find_peer(&self, text: &str) -> Result<Peer, PeerError> {
-        Err(StoreError::Closed.into())
+        let candidates = self.engine.read(peer_rows::peer_candidates).await?;
+        let key = peer_rows::find(text, &candidates)?;
+        self.peer(&key).await?.ok_or_else(|| PeerError::Unknown(text.to_owned()))
     }
 
     /// Finds an owner whose operations lie here in the same way; this instance included.
     pub async fn find_host(&self, text: &str) -> Result<KeyId, PeerError> {
-        Err(StoreError::Closed.into())
+        let candidates = self.engine.read(peer_rows::host_candidates).await?;
+        peer_rows::find(text, &candidates)
     }
 
     /// Adds a peer. When the key is listed already, the new roles, dial and token are added to the entry if
     /// `known_host` is new to it; otherwise that is [`PeerError::Exists`].
     pub async fn add_peer(&self, peer: NewPeer) -> Result<Peer, PeerError> {
-        Err(StoreError::Closed.into())
+        self.engine.write(Weight::ONE, move |tx| peers::add(tx, peer)).await
     }
 
     /// Performs the edits in one transaction.
     pub async fn edit_peer(&self, key: &KeyId, edits: Vec<PeerEdit>) -> Result<Peer, PeerError> {
-        Err(StoreError::Closed.into())
+        let key = *key;
+        self.engine.write(Weight::ONE, move |tx| peers::edit(tx, key, edits)).await
     }
 
     /// Removes a peer. What lies here for it stays.
     pub async fn remove_peer(&self, key: &KeyId) -> Result<(), PeerError> {
-        Err(StoreError::Closed.into())
+        let key = *key;
+        self.engine.write(Weight::ONE, move |tx| peers::remove(tx, key)).await?;
+        self.engine.with_notes(|notes| notes.forget(&key));
+        Ok(())
     }
 
     /// Hears of every change to the peers, after it is durable. Who lags reads [`Store::peers`] again.
     pub fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
-        broadcast::channel(1).1
+        self.engine.peer_events()
     }
 
     /// Remembers a pairing token.
     pub async fn add_token(&self, token: NewToken) -> Result<Token, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.write(Weight::ONE, move |tx| pairing::add_token(tx, token)).await
     }
 
     /// All tokens that can still be used, oldest first.
     pub async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        Err(StoreError::Closed)
+        let now = self.engine.clock().wall();
+        self.engine.read(move |connection| pairing::tokens(connection, now)).await
     }
 
     /// Makes a token useless.
     pub async fn cancel_token(&self, id: u64) -> Result<(), PeerError> {
-        Err(StoreError::Closed.into())
+        self.engine.write(Weight::ONE, move |tx| pairing::cancel_token(tx, id)).await
     }
 
     /// Writes an audit record for something that changes no row.
     pub async fn note_audit(&self, event: AuditEvent) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        self.engine.write(Weight::ONE, move |tx| audit::write(tx, &event)).await
     }
 
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(move |connection| audit::list(connection, since, after)).await
     }
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(audit::verify).await
     }
 }
 
@@ -263,46 +324,88 @@ impl Store {
 impl Store {
     /// A page of live operations, newest first.
     pub async fn operations(&self, query: OpsQuery) -> Result<OpsPage, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(move |connection| lists::operations(connection, &query)).await
     }
 
     /// One live operation by its number here.
     pub async fn operation(&self, id: OpId) -> Result<Option<OpRow>, StoreError> {
-        Err(StoreError::Closed)
+        self.engine
+            .read(move |connection| lists::live_row(connection, &mut lists::Names::default(), id))
+            .await
     }
 
     /// All owners whose operations lie here, this instance first, then by name.
     pub async fn hosts(&self) -> Result<Vec<HostRow>, StoreError> {
-        Err(StoreError::Closed)
+        let mut hosts = self.engine.read(lists::hosts).await?;
+        self.engine.with_notes(|notes| {
+            for host in &mut hosts {
+                host.last_seen_unix_ms = host.last_seen_unix_ms.max(notes.seen(&host.owner));
+            }
+        });
+        Ok(hosts)
     }
 
     /// What freshness is judged by, for every plan of every owner, or of one.
     pub async fn plans(&self, owner: Option<KeyId>) -> Result<Vec<PlanFacts>, StoreError> {
-        Err(StoreError::Closed)
+        self.engine.read(move |connection| lists::plans(connection, owner)).await
     }
 
     /// Recomputes everything about an owner from the stored bytes; changes nothing.
     pub async fn verify_host(&self, owner: &KeyId) -> Result<HostCheck, StoreError> {
-        Err(StoreError::Closed)
+        let key = *owner;
+        let read = move |connection: &_| {
+            let owner = peers::find_owner(connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
+            verify::verify(connection, owner)
+        };
+        self.engine.read(read).await
     }
 
     /// Operations of an owner that were set aside: at most [`MAX_PAGE_ROWS`] with a number above `after`.
     pub async fn parked(&self, owner: &KeyId, after: u64) -> Result<Vec<ParkedRow>, StoreError> {
-        Err(StoreError::Closed)
+        let key = *owner;
+        let read = move |connection: &_| {
+            let owner = peers::find_owner(connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
+            lists::parked(connection, owner, after)
+        };
+        self.engine.read(read).await
     }
 
     /// The operator lets a quarantined owner be repaired again.
     pub async fn release(&self, owner: &KeyId) -> Result<(), PeerError> {
-        Err(StoreError::Closed.into())
+        let key = *owner;
+        self.engine.write(Weight::ONE, move |tx| peers::release(tx, key)).await
     }
 
     /// The operator decides about an owner that presented a superseded incarnation.
     pub async fn resolve(&self, owner: &KeyId, resolution: Resolution) -> Result<(), PeerError> {
-        Err(StoreError::Closed.into())
+        let key = *owner;
+        self.engine.write(Weight::ONE, move |tx| peers::resolve(tx, key, resolution)).await
     }
 
     /// Follows changes to the live operations in commit order. Who lags is told so by the channel.
     pub fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {
-        broadcast::channel(1).1
+        self.engine.events()
+    }
+}
+
+/// How much of a group commit these changes use up.
+fn weigh(changes: &[OwnChange]) -> Weight {
+    let bytes = |change: &OwnChange| match change {
+        OwnChange::Create { record, .. } => record.as_bytes().len(),
+        OwnChange::Update { .. } | OwnChange::Delete { .. } => 0,
+    };
+    Weight { operations: changes.len(), bytes: changes.iter().map(bytes).sum() }
+}
+
+/// How much of a group commit a replica's transaction uses up.
+fn weigh_transaction(transaction: &Transaction) -> Weight {
+    let (operations, tombstones) = match transaction {
+        Transaction::Ops { ops, .. } => (ops.operations.as_slice(), ops.tombstones.len()),
+        Transaction::Answer { answer, .. } => (answer.operations.as_slice(), 0),
+        Transaction::State { .. } | Transaction::Matchpoint(_) | Transaction::Mark(_) => return Weight::ONE,
+    };
+    Weight {
+        operations: operations.len() + tombstones,
+        bytes: operations.iter().map(|operation| operation.record.as_bytes().len()).sum(),
     }
 }

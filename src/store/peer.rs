@@ -180,17 +180,6 @@ pub enum PeerChange {
     Released,
 }
 
-/// Who asks to be let in; its signatures are verified already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Its key.
-    pub key: PublicKey,
-    /// Its label.
-    pub instance: InstanceId,
-    /// The pairing token whose secret it has proved to hold.
-    pub token: Option<PublicKey>,
-}
-
 /// Whether a dialer is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {

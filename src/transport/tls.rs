@@ -190,3 +190,135 @@ fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> 
         .map(PublicKey)
         .ok_or_else(|| CertificateError::BadEncoding.into())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "test helpers stand outside the test functions")]
+mod tests {
+    use std::io;
+
+    use rustls::NamedGroup;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    const ROOM: usize = 64 * 1024;
+
+    fn hub() -> Identity {
+        Identity::from_seed(&[7; 32])
+    }
+
+    fn name() -> ServerName<'static> {
+        "hub.example".try_into().unwrap()
+    }
+
+    type Ends = (io::Result<TlsStream<DuplexStream>>, io::Result<TlsStream<DuplexStream>>);
+
+    /// Both ends of one connection: the dialer's, the acceptor's.
+    async fn meet(connector: tokio_rustls::TlsConnector) -> Ends {
+        let (near, far) = tokio::io::duplex(ROOM);
+        let acceptor = acceptor(&hub()).unwrap();
+        let (dialer, acceptor) = tokio::join!(connector.connect(name(), near), acceptor.accept(far));
+        (dialer.map(TlsStream::Client), acceptor.map(TlsStream::Server))
+    }
+
+    /// A connector that is like ours but for what `change` does to it.
+    fn other_connector(
+        groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>,
+        protocols: Vec<Vec<u8>>,
+    ) -> tokio_rustls::TlsConnector {
+        let provider = CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() };
+        let verifier =
+            PinnedKey { pinned: hub().key_id(), algorithms: provider.signature_verification_algorithms };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = protocols;
+        Arc::new(config).into()
+    }
+
+    #[tokio::test]
+    async fn both_ends_export_the_same_keys_and_another_connection_other_ones() {
+        let exported = async || {
+            let (dialer, acceptor) = meet(connector(hub().key_id()).unwrap()).await;
+            let (dialer, acceptor) = (dialer.unwrap(), acceptor.unwrap());
+            assert_eq!(shown_key(&dialer), Some(hub().public_key()));
+            assert_eq!(shown_key(&acceptor), None, "the dialer shows nothing about itself");
+            let group = |state: &CommonState| state.negotiated_key_exchange_group().unwrap().name();
+            assert_eq!(group(dialer.get_ref().1), NamedGroup::X25519MLKEM768);
+            let keys = channel_keys(&dialer).unwrap();
+            assert!(keys == channel_keys(&acceptor).unwrap());
+            keys
+        };
+        let (first, second) = (exported().await, exported().await);
+        assert!(first != second);
+        let ChannelKeys::Tls { exporter, confirm } = first else { panic!("this was TLS") };
+        assert_ne!(exporter, confirm);
+    }
+
+    #[tokio::test]
+    async fn another_key_than_the_pinned_one_is_refused_and_named() {
+        let pinned = Identity::from_seed(&[8; 32]).key_id();
+        let (dialer, acceptor) = meet(connector(pinned).unwrap()).await;
+        let other = other_key(&dialer.unwrap_err()).unwrap();
+        assert_eq!(other, OtherKey { expected: pinned, presented: hub().key_id() });
+        assert!(acceptor.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dialer_without_the_hybrid_group_is_refused() {
+        let classic = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
+        let (dialer, acceptor) = meet(other_connector(classic, vec![ALPN.to_vec()])).await;
+        assert!(acceptor.is_err());
+        assert!(dialer.unwrap_err().to_string().contains("HandshakeFailure"));
+    }
+
+    #[tokio::test]
+    async fn a_dialer_that_does_not_ask_for_http2_gets_no_session() {
+        let hybrid = || vec![aws_lc_rs::kx_group::X25519MLKEM768];
+        let (_, acceptor) = meet(other_connector(hybrid(), vec![b"http/1.1".to_vec()])).await;
+        assert!(acceptor.is_err());
+        let (_, acceptor) = meet(other_connector(hybrid(), Vec::new())).await;
+        assert!(channel_keys(&acceptor.unwrap()).is_none());
+    }
+
+    /// A ClientHello of TLS 1.2: no supported_versions extension.
+    fn old_client_hello() -> Vec<u8> {
+        let mut hello = vec![0x03, 0x03];
+        hello.extend([0x11; 32]); // random
+        hello.push(0); // no session id
+        hello.extend([0x00, 0x02, 0xc0, 0x2f]); // ECDHE-RSA-AES128-GCM-SHA256
+        hello.extend([0x01, 0x00]); // no compression
+        // signature_algorithms: ed25519; supported_groups: x25519
+        hello.extend([0x00, 0x10, 0x00, 0x0d, 0x00, 0x04, 0x00, 0x02, 0x08, 0x07]);
+        hello.extend([0x00, 0x0a, 0x00, 0x04, 0x00, 0x02, 0x00, 0x1d]);
+        let length = u8::try_from(hello.len()).unwrap();
+        let mut record = vec![0x16, 0x03, 0x01, 0x00, length + 4, 0x01, 0x00, 0x00, length];
+        record.extend(hello);
+        record
+    }
+
+    #[tokio::test]
+    async fn tls_1_2_is_refused() {
+        let (mut near, far) = tokio::io::duplex(ROOM);
+        near.write_all(&old_client_hello()).await.unwrap();
+        let refused = acceptor(&hub()).unwrap().accept(far).await.map(drop).unwrap_err();
+        let reason = refused.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap();
+        assert_eq!(*reason, PeerIncompatible::SupportedVersionsExtensionRequired.into());
+        let mut alert = Vec::new();
+        near.read_to_end(&mut alert).await.unwrap();
+        assert_eq!(alert, [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 70], "fatal, protocol_version");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_to_resume_a_connection_with() {
+        let (dialer, acceptor) = meet(connector(hub().key_id()).unwrap()).await;
+        let (mut dialer, mut acceptor) = (dialer.unwrap(), acceptor.unwrap());
+        acceptor.write_all(b"x").await.unwrap();
+        assert_eq!(dialer.read_u8().await.unwrap(), b'x');
+        let TlsStream::Client(dialer) = &dialer else { panic!("a dialer was made") };
+        assert_eq!(dialer.get_ref().1.tls13_tickets_received(), 0);
+    }
+}

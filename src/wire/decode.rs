@@ -191,6 +191,11 @@ impl TryFrom<pb::Ops> for Ops {
         fits_a_frame(&ops.operations, ops.tombstones.len())?;
         let operations: Vec<Operation> = all(ops.operations)?;
         let tombstones: Vec<Tombstone> = all(ops.tombstones)?;
+        let as_of = ops.as_of.map(Position::try_from).transpose()?.unwrap_or(end);
+        if as_of != end && as_of.modno <= end.modno {
+            let value = as_of.modno.get();
+            return Err(WireFault::Order { what: "ops.as_of", value, range: "(end, …]" });
+        }
         let (first, after) = (base.modno.get().saturating_add(1), end.modno.get().saturating_add(1));
         if first > after {
             let value = end.modno.get();
@@ -199,7 +204,7 @@ impl TryFrom<pb::Ops> for Ops {
         let range = "(base, end] of its Ops";
         ascending("modno", range, operations.iter().map(|op| op.modno.get()), first, after)?;
         ascending("modno", range, tombstones.iter().map(|gone| gone.modno.get()), first, after)?;
-        Ok(Self { base, end, operations, tombstones })
+        Ok(Self { base, end, as_of, operations, tombstones })
     }
 }
 

@@ -108,6 +108,7 @@ impl From<Ops> for pb::Ops {
         Self {
             base: Some(ops.base.into()),
             end: Some(ops.end.into()),
+            as_of: (ops.as_of != ops.end).then(|| ops.as_of.into()),
             operations: ops.operations.into_iter().map(Into::into).collect(),
             tombstones: ops.tombstones.into_iter().map(Into::into).collect(),
         }

@@ -63,6 +63,8 @@ fn ops() -> impl Strategy<Value = Message> {
             let first = base.modno.get().min(MAX - 3000);
             let base = if first == 0 { base } else { Position { modno: Modno::new(first).unwrap(), ..base } };
             let end = Position { modno: Modno::new(first + 1000 + span).unwrap(), chain: Chain(chain) };
+            let later = Position { modno: Modno::new(first + 2500).unwrap(), ..end };
+            let as_of = if span % 2 == 0 { end } else { later };
             let shift = |n: u64| Modno::new(first + n).unwrap();
             operations.iter_mut().for_each(|operation| operation.modno = shift(operation.modno.get()));
             let scope = Scope { repo: "r".to_owned(), plan: "p".to_owned() };
@@ -70,7 +72,7 @@ fn ops() -> impl Strategy<Value = Message> {
                 .into_iter()
                 .map(|n| Tombstone { id: OpId::new(n).unwrap(), modno: shift(n), scope: scope.clone() })
                 .collect();
-            Message::Ops(Ops { base, end, operations, tombstones })
+            Message::Ops(Ops { base, end, as_of, operations, tombstones })
         })
 }
 
@@ -206,7 +208,7 @@ fn frame_of(operations: Vec<pb::Operation>, tombstones: usize) -> Body {
         plan_id: "p".to_owned(),
     };
     let tombstones = (0..tombstones).map(tombstone).collect();
-    Body::Ops(pb::Ops { base: at(0), end: at(1000), operations, tombstones })
+    Body::Ops(pb::Ops { base: at(0), end: at(1000), as_of: None, operations, tombstones })
 }
 
 #[test]
@@ -248,7 +250,7 @@ fn a_frame_holds_256_kib_of_records_but_always_one_operation() {
 fn modnos_of_ops_ascend_inside_their_frame() {
     let ops = |modnos: &[u64]| {
         let operations = modnos.iter().map(|n| operation(*n, *n, 0)).collect();
-        Body::Ops(pb::Ops { base: at(10), end: at(20), operations, tombstones: Vec::new() })
+        Body::Ops(pb::Ops { base: at(10), end: at(20), operations, ..Default::default() })
     };
     assert!(decode(Frame { body: Some(ops(&[11, 15, 20])) }).is_ok());
     for bad in [&[10][..], &[21], &[12, 12], &[13, 12]] {
@@ -256,6 +258,8 @@ fn modnos_of_ops_ascend_inside_their_frame() {
     }
     let backwards = pb::Ops { base: at(20), end: at(10), ..Default::default() };
     assert!(matches!(refused(Body::Ops(backwards)), WireFault::Order { what: "ops.end", .. }));
+    let earlier = pb::Ops { base: at(10), end: at(20), as_of: at(19), ..Default::default() };
+    assert!(matches!(refused(Body::Ops(earlier)), WireFault::Order { what: "ops.as_of", .. }));
 }
 
 #[test]
@@ -329,7 +333,7 @@ fn texts_that_are_no_scope_list_no_reason_and_no_scope_are_refused() {
     assert!(matches!(refused(Body::State(state)), WireFault::Scopes { .. }));
     assert!(matches!(refused(Body::End(pb::End { reason: 0 })), WireFault::Unknown { .. }));
     let nowhere = pb::Tombstone { id: 1, modno: 1, repo_id: "r".to_owned(), plan_id: String::new() };
-    let ops = pb::Ops { base: at(0), end: at(1), operations: Vec::new(), tombstones: vec![nowhere] };
+    let ops = pb::Ops { base: at(0), end: at(1), tombstones: vec![nowhere], ..Default::default() };
     assert_eq!(refused(Body::Ops(ops)), WireFault::TombstoneScope { id: 1, field: "plan_id" });
 }
 

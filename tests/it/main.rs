@@ -8,4 +8,5 @@
 )]
 
 mod intake;
+mod intake_real;
 mod tidy;

@@ -255,11 +255,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
     }
 
     /// A page of the copies that wait for equality, after this (id, number); the groups say which are in the view.
-    fn waiting_copies(
-        &self,
-        groups: &HashMap<i64, bool>,
-        after: (i64, i64),
-    ) -> Result<CopyPage, StoreError> {
+    fn waiting_copies(&self, groups: &HashMap<i64, bool>, after: (i64, i64)) -> Result<CopyPage, StoreError> {
         let mut statement = self.tx.connection.prepare_cached(
             "SELECT p.parked_id, p.original_id, p.group_id, p.reason, i.modno IS NOT NULL
              FROM parked AS p LEFT JOIN ids AS i ON i.owner = p.owner AND i.original_id = p.original_id
@@ -404,6 +400,25 @@ impl Rows for OwnerRows<'_, '_> {
             parked += self.unlist_all(sql, group, Some((ParkReason::View, now)))?;
         }
         Ok(parked)
+    }
+
+    fn keep_copies_above(&mut self, modno: Modno) -> Result<(), StoreError> {
+        if !self.has_parked()? {
+            return Ok(());
+        }
+        self.tx
+            .connection
+            .prepare_cached(
+                "UPDATE parked SET reason = ?3 WHERE owner = ?1 AND modno > ?2 AND reason IN (?4, ?5)",
+            )?
+            .execute(params![
+                self.owner,
+                modno.to_i64(),
+                ParkReason::Fork.name(),
+                ParkReason::Restream.name(),
+                ParkReason::View.name()
+            ])?;
+        Ok(())
     }
 
     fn absent_copies(&mut self, view: &View) -> Result<u64, StoreError> {

@@ -16,26 +16,26 @@ const BLOCK: i64 = 1024;
 
 /// What the world is told once a transaction is durable.
 #[derive(Debug, Default)]
-pub(super) struct Effects {
-    pub(super) events: Vec<StoreEvent>,
-    pub(super) peers: Vec<PeerEvent>,
-    pub(super) head: Option<Position>,
+pub(in crate::store) struct Effects {
+    pub(in crate::store) events: Vec<StoreEvent>,
+    pub(in crate::store) peers: Vec<PeerEvent>,
+    pub(in crate::store) head: Option<Position>,
 }
 
 /// The running job's view of the store.
-pub(super) struct Tx<'w> {
-    pub(super) connection: &'w Connection,
-    pub(super) memory: &'w mut Memory,
-    pub(super) effects: &'w mut Effects,
-    pub(super) now: UnixMs,
+pub(in crate::store) struct Tx<'w> {
+    pub(in crate::store) connection: &'w Connection,
+    pub(in crate::store) memory: &'w mut Memory,
+    pub(in crate::store) effects: &'w mut Effects,
+    pub(in crate::store) now: UnixMs,
     /// Whether anybody listens to changes of operations.
-    pub(super) watched: bool,
+    pub(in crate::store) watched: bool,
     /// Changes to the digests of groups, written once at the end of the job.
     deltas: HashMap<i64, SetDigest>,
 }
 
 impl<'w> Tx<'w> {
-    pub(super) fn new(
+    pub(in crate::store) fn new(
         connection: &'w Connection,
         memory: &'w mut Memory,
         effects: &'w mut Effects,
@@ -46,12 +46,13 @@ impl<'w> Tx<'w> {
     }
 
     /// Writes what the job has collected; the last step inside its savepoint.
-    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+    pub(in crate::store) fn settle(&mut self) -> Result<(), StoreError> {
         for (group, delta) in std::mem::take(&mut self.deltas) {
             if delta == SetDigest::EMPTY {
                 continue;
             }
-            let mut read = self.connection.prepare_cached("SELECT sum, count FROM groups WHERE group_id = ?1")?;
+            let mut read =
+                self.connection.prepare_cached("SELECT sum, count FROM groups WHERE group_id = ?1")?;
             let mut rows = read.query([group])?;
             let row = rows.next()?.ok_or_else(|| missing("group", group))?;
             let set = row.digest(0)?.union(delta);
@@ -64,20 +65,20 @@ impl<'w> Tx<'w> {
     }
 
     /// A number for an operation, never given out before.
-    pub(super) fn next_op_id(&mut self) -> Result<OpId, StoreError> {
+    pub(in crate::store) fn next_op_id(&mut self) -> Result<OpId, StoreError> {
         let id = next(&mut self.memory.op_ids, self.connection, "UPDATE meta SET op_ids = ?1 WHERE one = 1")?;
         Ok(OpId::from_i64(id)?)
     }
 
     /// A number for a flow, never given out before.
-    pub(super) fn next_flow_id(&mut self) -> Result<FlowId, StoreError> {
+    pub(in crate::store) fn next_flow_id(&mut self) -> Result<FlowId, StoreError> {
         let id =
             next(&mut self.memory.flow_ids, self.connection, "UPDATE meta SET flow_ids = ?1 WHERE one = 1")?;
         Ok(FlowId::from_i64(id)?)
     }
 
     /// The group of an owner's repository and plan, made when it is new.
-    pub(super) fn group(&mut self, owner: i64, scope: &Scope) -> Result<i64, StoreError> {
+    pub(in crate::store) fn group(&mut self, owner: i64, scope: &Scope) -> Result<i64, StoreError> {
         if let Some(group) = self.memory.group(owner, scope) {
             return Ok(group);
         }
@@ -101,19 +102,19 @@ impl<'w> Tx<'w> {
     }
 
     /// A live row came.
-    pub(super) fn count_in(&mut self, owner: i64, group: i64, hash: RowHash) {
+    pub(in crate::store) fn count_in(&mut self, owner: i64, group: i64, hash: RowHash) {
         self.deltas.entry(group).or_default().add(hash);
         self.memory.change_total(owner, |total| total.add(hash));
     }
 
     /// A live row went.
-    pub(super) fn count_out(&mut self, owner: i64, group: i64, hash: RowHash) {
+    pub(in crate::store) fn count_out(&mut self, owner: i64, group: i64, hash: RowHash) {
         self.deltas.entry(group).or_default().remove(hash);
         self.memory.change_total(owner, |total| total.remove(hash));
     }
 
     /// The digest of an owner's live rows as they are now.
-    pub(super) fn total(&mut self, owner: i64) -> Result<SetDigest, StoreError> {
+    pub(in crate::store) fn total(&mut self, owner: i64) -> Result<SetDigest, StoreError> {
         if self.deltas.is_empty() {
             return self.memory.total(owner, self.connection);
         }
@@ -127,7 +128,7 @@ impl<'w> Tx<'w> {
     }
 
     /// Stores the live row of an operation that has none.
-    pub(super) fn insert_row(&mut self, row: &NewRow<'_>) -> Result<(), StoreError> {
+    pub(in crate::store) fn insert_row(&mut self, row: &NewRow<'_>) -> Result<(), StoreError> {
         let columns = row.record.columns();
         self.connection
             .prepare_cached(
@@ -156,7 +157,7 @@ impl<'w> Tx<'w> {
     }
 
     /// Replaces the live row of an operation; false when there is none.
-    pub(super) fn replace_row(
+    pub(in crate::store) fn replace_row(
         &mut self,
         row: &NewRow<'_>,
         old_group: i64,
@@ -195,7 +196,7 @@ impl<'w> Tx<'w> {
     }
 
     /// Deletes a live row; false when there is none.
-    pub(super) fn delete_row(
+    pub(in crate::store) fn delete_row(
         &mut self,
         owner: i64,
         local_id: OpId,
@@ -213,7 +214,7 @@ impl<'w> Tx<'w> {
     }
 
     /// Notes a change for those who watch, with the row as it is now: call it after a change, before a delete.
-    pub(super) fn tell(&mut self, change: Change, local_id: OpId) -> Result<(), StoreError> {
+    pub(in crate::store) fn tell(&mut self, change: Change, local_id: OpId) -> Result<(), StoreError> {
         if !self.watched {
             return Ok(());
         }
@@ -225,20 +226,20 @@ impl<'w> Tx<'w> {
 }
 
 /// A live row to be written.
-pub(super) struct NewRow<'r> {
-    pub(super) owner: i64,
-    pub(super) local_id: OpId,
-    pub(super) original_id: OpId,
-    pub(super) modno: i64,
-    pub(super) original_flow_id: FlowId,
-    pub(super) flow_id: FlowId,
-    pub(super) group: i64,
-    pub(super) hash: RowHash,
-    pub(super) record: &'r Record,
+pub(in crate::store) struct NewRow<'r> {
+    pub(in crate::store) owner: i64,
+    pub(in crate::store) local_id: OpId,
+    pub(in crate::store) original_id: OpId,
+    pub(in crate::store) modno: i64,
+    pub(in crate::store) original_flow_id: FlowId,
+    pub(in crate::store) flow_id: FlowId,
+    pub(in crate::store) group: i64,
+    pub(in crate::store) hash: RowHash,
+    pub(in crate::store) record: &'r Record,
 }
 
 /// A row that another row names is not there.
-pub(super) fn missing(what: &'static str, number: i64) -> StoreError {
+pub(in crate::store) fn missing(what: &'static str, number: i64) -> StoreError {
     StoreError::BadValue { what, reason: format!("number {number} is not there") }
 }
 

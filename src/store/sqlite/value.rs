@@ -1,6 +1,8 @@
 //! From columns to the model's types and from engine errors to ours.
 
-use opmesh_core::model::{Chain, Columns, FlowId, KeyId, Kind, Modno, OpId, Position, RowHash, SetDigest, Status};
+use opmesh_core::model::{
+    Chain, Columns, FlowId, KeyId, Kind, Modno, OpId, Position, RowHash, SetDigest, Status,
+};
 use rusqlite::{ErrorCode, Row};
 
 use crate::store::StoreError;

@@ -1,0 +1,207 @@
+//! Who is let in, and pairing tokens. A token is used up, the peer added and the audit record written in one
+//! transaction: of two that race with one token, one wins.
+
+use opmesh_core::handshake::Claim;
+use opmesh_core::model::UnixMs;
+use opmesh_core::permission::Grants;
+use rusqlite::{Connection, Row, params};
+
+use super::audit;
+use super::peer_rows::{self, free_name};
+use super::peers::{blank, fence, may_deliver, note, note_refused, owner, tell};
+use super::tx::Tx;
+use super::value::{count, counted, stored};
+use crate::store::{
+    AuditEvent, Authorization, NewToken, Peer, PeerChange, PeerError, Refusal, StoreError, Token,
+};
+
+/// How long a token that can no longer be used is remembered, so that its user is told why.
+const REMEMBER_TOKENS_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Decides whether a dialer is let in.
+pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Authorization, StoreError> {
+    let decided = match decide(tx, claim)? {
+        Ok(granted) => granted,
+        Err(refusal) => {
+            let key = claim.key.key_id();
+            note_refused(tx, key, refusal)?;
+            note(tx, "client_refused", key, format!("{}: {}", claim.instance, refusal.name()))?;
+            Authorization::Refused(refusal)
+        }
+    };
+    Ok(decided)
+}
+
+fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusal>, StoreError> {
+    if claim.key == tx.memory.own {
+        return Ok(Err(Refusal::OwnKey));
+    }
+    let listed = peer_rows::one(tx.connection, &claim.key.key_id())?;
+    match listed {
+        Some(peer) if peer.blocked.is_some() => Ok(Err(Refusal::Blocked)),
+        Some(peer) if may_deliver(&peer) => admit(tx, claim, peer),
+        listed => pair(tx, claim, listed),
+    }
+}
+
+/// A client that is listed; a token that it presents is not used up.
+fn admit(
+    tx: &mut Tx<'_>,
+    claim: &Claim,
+    mut peer: Peer,
+) -> Result<Result<Authorization, Refusal>, StoreError> {
+    let renamed = peer.instance.as_ref() != Some(&claim.instance);
+    if renamed && instance_taken(tx.connection, claim)? {
+        return Ok(Err(Refusal::InstanceTaken));
+    }
+    let granted =
+        Authorization::Granted { grants: peer.given.clone(), accepted: peer.accepts.clone(), paired: false };
+    if renamed || peer.public_key != Some(claim.key) || peer.refused.is_some() {
+        if renamed {
+            let old = peer.instance.as_ref().map_or_else(|| "nameless".to_owned(), ToString::to_string);
+            note(tx, "instance_renamed", peer.key, format!("{old} is now {}", claim.instance))?;
+        }
+        peer.instance = Some(claim.instance.clone());
+        peer.public_key = Some(claim.key);
+        peer.refused = None;
+        peer_rows::store(tx.connection, &peer, tx.now)?;
+    }
+    Ok(Ok(granted))
+}
+
+/// Whether another key that is not blocked has this instance id.
+fn instance_taken(connection: &Connection, claim: &Claim) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM peers WHERE instance = ?1 AND key_id <> ?2 AND blocked IS NULL")?
+        .exists(params![claim.instance.as_str(), claim.key.key_id().as_bytes()])?)
+}
+
+/// A key that may not come in as it is: a good token makes it a client.
+fn pair(
+    tx: &mut Tx<'_>,
+    claim: &Claim,
+    listed: Option<Peer>,
+) -> Result<Result<Authorization, Refusal>, StoreError> {
+    let Some(token) = claim.token else {
+        return Ok(Err(match listed {
+            None => Refusal::Unknown,
+            Some(peer) if !peer.roles.authorized_client => Refusal::NotAClient,
+            Some(_) => Refusal::Unverified,
+        }));
+    };
+    let grants = match use_token(tx, &token.0)? {
+        Ok(grants) => grants,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let key = claim.key.key_id();
+    let mut peer = match listed {
+        Some(listed) => listed,
+        None => blank(key, free_name(tx.connection, claim.instance.as_str())?),
+    };
+    peer.public_key = Some(claim.key);
+    peer.instance = Some(claim.instance.clone());
+    peer.roles.authorized_client = true;
+    peer.verified = true;
+    peer.refused = None;
+    grants.iter().for_each(|grant| peer.given.replace(grant));
+    peer_rows::store(tx.connection, &peer, tx.now)?;
+    owner(tx, &claim.key, &peer.name)?;
+    fence(tx, &key)?;
+    note(tx, "client_paired", key, peer.name.clone())?;
+    tell(tx, key, PeerChange::Reachable);
+    Ok(Ok(Authorization::Granted { grants: peer.given, accepted: peer.accepts, paired: true }))
+}
+
+fn use_token(tx: &Tx<'_>, public_key: &[u8; 32]) -> Result<Result<Grants, Refusal>, StoreError> {
+    let mut statement = tx.connection.prepare_cached(
+        "SELECT id, grants, label, created_unix_ms, expires_unix_ms, uses_left FROM tokens WHERE public_key = ?1",
+    )?;
+    let mut rows = statement.query([public_key])?;
+    let Some(row) = rows.next()? else { return Ok(Err(Refusal::TokenUnknown)) };
+    let token = token(row)?;
+    drop(rows);
+    if token.uses_left == 0 {
+        return Ok(Err(Refusal::TokenSpent));
+    }
+    if token.expires <= tx.now {
+        return Ok(Err(Refusal::TokenExpired));
+    }
+    tx.connection
+        .prepare_cached("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1")?
+        .execute([count(token.id)])?;
+    Ok(Ok(token.grants))
+}
+
+fn token(row: &Row<'_>) -> Result<Token, StoreError> {
+    Ok(Token {
+        id: counted(row.get(0)?),
+        grants: stored("grants", Grants::parse(row.get::<_, String>(1)?.lines()))?,
+        label: row.get(2)?,
+        created: UnixMs(row.get(3)?),
+        expires: UnixMs(row.get(4)?),
+        uses_left: row.get(5)?,
+    })
+}
+
+/// Remembers a token; forgets those that were useless for long.
+pub(in crate::store) fn add_token(tx: &mut Tx<'_>, new: NewToken) -> Result<Token, StoreError> {
+    let forget = tx.now.0.saturating_sub(REMEMBER_TOKENS_MS);
+    tx.connection.prepare_cached("DELETE FROM tokens WHERE expires_unix_ms < ?1")?.execute([forget])?;
+    let id = tx
+        .connection
+        .prepare_cached(
+            "INSERT INTO tokens (public_key, grants, label, created_unix_ms, expires_unix_ms, uses_left)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .insert(params![
+            new.public_key.0,
+            new.grants.to_strings().join("\n"),
+            new.label,
+            tx.now.0,
+            new.expires.0,
+            new.uses
+        ])?;
+    let detail = format!(
+        "token {id} {:?}, {} uses, grants {}",
+        new.label,
+        new.uses,
+        new.grants.to_strings().join(" ")
+    );
+    audit::write(tx, &AuditEvent { event: "token_made", peer: None, detail })?;
+    Ok(Token {
+        id: counted(id),
+        grants: new.grants,
+        label: new.label,
+        created: tx.now,
+        expires: new.expires,
+        uses_left: new.uses,
+    })
+}
+
+/// Tokens that can still be used.
+pub(in crate::store) fn tokens(connection: &Connection, now: UnixMs) -> Result<Vec<Token>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, grants, label, created_unix_ms, expires_unix_ms, uses_left FROM tokens
+         WHERE expires_unix_ms > ?1 AND uses_left > 0 ORDER BY id",
+    )?;
+    let mut rows = statement.query([now.0])?;
+    let mut tokens = Vec::new();
+    while let Some(row) = rows.next()? {
+        tokens.push(token(row)?);
+    }
+    Ok(tokens)
+}
+
+/// Makes a token useless.
+pub(in crate::store) fn cancel_token(tx: &mut Tx<'_>, id: u64) -> Result<(), PeerError> {
+    let deleted = tx
+        .connection
+        .prepare_cached("DELETE FROM tokens WHERE id = ?1")
+        .and_then(|mut statement| statement.execute([count(id)]))
+        .map_err(StoreError::from)?;
+    if deleted == 0 {
+        return Err(PeerError::NoSuchToken(id));
+    }
+    audit::write(tx, &AuditEvent { event: "token_cancelled", peer: None, detail: format!("token {id}") })?;
+    Ok(())
+}
