@@ -1,14 +1,12 @@
 //! What every command works with: which instance is meant, the way to it, and where its answers go.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::logging::LogFormat;
 use super::output::{Color, Output};
-use crate::admin::{Client, Failure, Reason};
+use crate::admin::{Client, Failure, Reached, Reason, reach};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::node::{LOCK_WAIT, Node, ServeFile};
+use crate::node::LOCK_WAIT;
 use crate::places::{Given, Places};
 
 /// One command's surroundings.
@@ -23,8 +21,8 @@ pub(super) struct Context {
     /// `--color`.
     pub(super) color: Color,
     given: Given,
-    /// Open while this command works on the store itself.
-    node: Option<Node>,
+    /// Kept until the command is over.
+    reached: Option<Reached>,
 }
 
 /// An instance that may be reached again and again.
@@ -33,14 +31,6 @@ pub(super) struct Instance {
     /// Its folder and files.
     pub(super) places: Places,
     clock: Clock,
-}
-
-/// A way to an instance that must be closed after use.
-#[derive(Debug)]
-pub(super) struct Reached {
-    /// Answers admin calls.
-    pub(super) client: Client,
-    node: Option<Node>,
 }
 
 impl Context {
@@ -52,7 +42,7 @@ impl Context {
         color: Color,
     ) -> Self {
         let given = Given { data_dir, config };
-        Self { output, clock: Clock::system(), log_format, color, given, node: None }
+        Self { output, clock: Clock::system(), log_format, color, given, reached: None }
     }
 
     /// The instance's folder and files, whether there is an instance or not.
@@ -68,33 +58,26 @@ impl Context {
 
     /// The way to the instance: its daemon, or its handlers in this process on the locked store.
     pub(super) async fn client(&mut self) -> Result<Client, Failure> {
-        let reached = self.instance()?.reach(LOCK_WAIT).await?;
-        self.node = reached.node;
-        Ok(reached.client)
+        let reached = self.instance()?.reach().await?;
+        let client = reached.client.clone();
+        self.close().await;
+        self.reached = Some(reached);
+        Ok(client)
     }
 
-    /// Closes the store, if this command had opened it.
+    /// Lets go of the instance.
     pub(super) async fn close(&mut self) {
-        if let Some(node) = self.node.take() {
-            node.close().await;
+        if let Some(reached) = self.reached.take() {
+            reached.close().await;
         }
     }
 }
 
 impl Instance {
-    /// Reaches the daemon, or opens the store here, waiting up to `wait` for another process to let go of it.
-    pub(super) async fn reach(&self, wait: Duration) -> Result<Reached, Failure> {
+    /// Reaches the daemon, or opens the store here once no other process has it.
+    pub(super) async fn reach(&self) -> Result<Reached, Failure> {
         self.must_exist()?;
-        let serving = ServeFile::read(&self.places.serve_file());
-        let socket = serving.map_or_else(|| self.places.socket(), |serving| PathBuf::from(serving.admin_socket));
-        match Client::connect(&socket).await {
-            Ok(client) => return Ok(Reached { client, node: None }),
-            Err(failure) if failure.reason == Reason::Unreachable => {}
-            Err(failure) => return Err(failure),
-        }
-        let config = Config::load(self.places.config())?;
-        let node = Node::open(self.places.clone(), &config, self.clock, wait).await?;
-        Ok(Reached { client: Client::in_process(&node), node: Some(node) })
+        reach(&self.places, self.clock, LOCK_WAIT).await
     }
 
     /// Says how to make an instance where there is none.
@@ -105,14 +88,5 @@ impl Instance {
         let folder = self.places.data_dir().display();
         let failure = Failure::new(Reason::NotInitialized, format!("there is no instance in {folder}"));
         Err(failure.hint(format!("make one with `opmesh --data-dir {folder} init`, or name another folder")))
-    }
-}
-
-impl Reached {
-    /// Lets go of the store, if it was opened here.
-    pub(super) async fn close(self) {
-        if let Some(node) = self.node {
-            node.close().await;
-        }
     }
 }

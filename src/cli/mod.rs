@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::context::Context;
-use self::logging::{Chatter, LogFormat};
+use self::logging::LogFormat;
 use self::output::{Color, Format, Output, Volume};
 
 /// One operation log for every backup host.
@@ -119,7 +119,7 @@ fn execute(cli: Cli) -> ExitCode {
     let format = if json { Format::Json } else { Format::Text };
     let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
-        logging::start(log_format.unwrap_or(LogFormat::Text), color, logging::level(volume, Chatter::Command));
+        logging::start(log_format.unwrap_or(LogFormat::Text), color, &logging::command_level(volume));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

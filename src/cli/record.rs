@@ -1,5 +1,8 @@
 //! `opmesh record`.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 
 use opmesh_core::model::Kind;
@@ -56,9 +59,14 @@ impl Record {
         };
         let way = Way::to_instance(context);
         let spool = way.spool();
-        let tee = if self.tee { Tee::To(tokio::io::stdout()) } else { Tee::Off };
-        let input = tokio::io::stdin();
+        let tee = if self.tee { Tee::To(stream(io::stdout().as_fd())?) } else { Tee::Off };
+        let input = stream(io::stdin().as_fd())?;
         let code = intake::record(options, input, tee, Some(&way), spool.as_ref(), &context.clock).await;
         Ok(ExitCode::from(code))
     }
+}
+
+/// One of our own streams, unbuffered.
+fn stream(descriptor: BorrowedFd<'_>) -> io::Result<tokio::fs::File> {
+    Ok(tokio::fs::File::from(File::from(descriptor.try_clone_to_owned()?)))
 }

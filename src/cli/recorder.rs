@@ -5,7 +5,6 @@ use opmesh_core::model::{FlowId, NumberFault, OpId};
 use super::context::{Context, Instance};
 use crate::admin::{Client, Failure, Reason, pb};
 use crate::intake::{Begun, RecordFault, Recorder, RunResult, RunStart, RunStep, Spool};
-use crate::node::LOCK_WAIT;
 use crate::record::{Details, Draft};
 
 /// The way to this instance, if one was named.
@@ -29,7 +28,7 @@ impl Way {
     /// Calls once and lets go again.
     async fn call<T>(&self, call: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, RecordFault> {
         let instance = self.instance.as_ref().map_err(|reason| RecordFault::Unavailable(reason.clone()))?;
-        let reached = instance.reach(LOCK_WAIT).await.map_err(fault)?;
+        let reached = instance.reach().await.map_err(fault)?;
         let answer = call(&reached.client).await;
         reached.close().await;
         answer.map_err(fault)
@@ -53,6 +52,7 @@ impl Recorder for Way {
         };
         let request = pb::FinishRunRequest {
             start: Some(run_start(&result.start)),
+            begun: result.begun.map(|begun| pb::BegunRun { id: begun.id.get(), flow_id: begun.flow_id.get() }),
             step: step.to_owned(),
             operations: result.operations.iter().map(operation).collect(),
         };

@@ -7,6 +7,8 @@
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod cli;
 mod intake;
 mod intake_real;
+mod store_contract;
 mod tidy;
