@@ -11,6 +11,7 @@
 
 mod admin;
 mod bytes;
+mod cli;
 mod intake;
 mod intake_real;
 mod intake_store;
