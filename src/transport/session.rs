@@ -65,7 +65,10 @@ pub(super) async fn accept(
         match within_handshake(&stop, greeting).await {
             Ok(established) => run_hub(&local, link, established, stop).await,
             Err(ending) => {
-                tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                // A refusal was logged with the key, where that was known.
+                if !matches!(ending, Ending::Refused(_)) {
+                    tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                }
                 link.close([], &ending).await;
             }
         }
@@ -138,8 +141,8 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     let opening = async {
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
-        let mut link = Link { inbound: response.into_inner(), outbound };
+            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
+        let mut link = Link { role: Role::KnownHost, inbound: response.into_inner(), outbound };
         let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),

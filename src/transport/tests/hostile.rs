@@ -1,6 +1,6 @@
 //! Strangers and peers that do what they must not.
 
-use opmesh_core::handshake::{Dialer, Hello};
+use opmesh_core::handshake::{Confirm, Dialer, Hello};
 use opmesh_core::model::{Incarnation, Modno, Position, SetDigest, UnixMs};
 use opmesh_core::protocol::limits::CREDIT_WINDOW;
 use opmesh_core::protocol::{Ack, Message, Ops, State};
@@ -189,6 +189,20 @@ async fn again(hub: &Instance) -> (Raw, Hello, opmesh_core::handshake::DialerSig
 }
 
 #[tokio::test]
+async fn a_handshake_takes_two_exchanges_and_less_than_a_kib() {
+    let hub = hub().await;
+    let mut raw = open(&hub).await;
+    let (hello, challenge, signing, request) = raw.greet(&me(), None).await;
+    let (waiting, proof) = signing.signed(me().sign(&request.identity), None);
+    raw.send(proof.clone()).await;
+    let accepted = raw.receive().await.unwrap();
+    let (_, confirm) = waiting.accepted(wire::accepted(accepted.clone()).unwrap()).unwrap();
+    let frames: [Frame; 5] = [hello.into(), challenge.into(), proof.into(), accepted, confirm.into()];
+    let bytes: usize = frames.iter().map(Frame::encoded_len).sum();
+    assert!(bytes < 1024, "{bytes}");
+}
+
+#[tokio::test]
 async fn a_proof_that_was_made_for_another_connection_is_refused() {
     let hub = hub().await;
     let (_first, hello, signing, request) = again(&hub).await;
@@ -294,6 +308,59 @@ async fn a_broken_rule_ends_one_session_by_name_and_no_other() {
     host.record("plan", "still here").await;
     hub.has(|rows| rows.len() == 1).await;
     assert_eq!(flow(1), hub.rows().await[0].original_flow_id);
+}
+
+/// Sends bytes as they are.
+#[derive(Debug, Default)]
+struct Bytes;
+
+impl tonic::codec::Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = Frame;
+    type Encoder = Self;
+    type Decoder = tonic_prost::ProstDecoder<Frame>;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        tonic_prost::ProstCodec::<Frame, Frame>::default().decoder()
+    }
+}
+
+impl tonic::codec::Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, out: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), Status> {
+        prost::bytes::BufMut::put_slice(out, &bytes);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_frame_are_refused_by_name() {
+    let hub = hub().await;
+    let whole = wire::encode(state(1)).encode_to_vec();
+    let cut = whole[..whole.len() - 1].to_vec();
+    for bytes in [cut, vec![0xff; 9]] {
+        let dialled = super::super::client::connect(hub.url(), hub.key()).await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(dialled.http);
+        grpc.ready().await.unwrap();
+        let path = "/opmesh.sync.v1.PeerSync/Sync".parse().unwrap();
+        let request = tonic::Request::new(tokio_stream::once(bytes));
+        let answer = grpc.streaming(request, path, Bytes).await.unwrap();
+        let refused = answer.into_inner().message().await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("frame cannot be decoded"), "{}", refused.message());
+    }
+    let mut raw = open(&hub).await;
+    raw.shake_hands(&me(), None).await.unwrap();
+    let grants = vec!["x".repeat(wire::MESSAGE_BYTES)];
+    raw.send(Confirm { grants, confirmation: [0; 32] }).await;
+    let refused = raw.end().await.unwrap_err();
+    assert_eq!(said(&refused), (Code::ResourceExhausted, "message exceeds the limit of 1048576 bytes"));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod raw;
+mod relay;
 mod settings;
 mod together;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
 use opmesh_core::permission::{Grants, Scopes};
+use opmesh_core::session::Report;
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -133,6 +135,23 @@ impl Instance {
         let appended =
             self.local.store.append(vec![OwnChange::Create { flow: Flow::New, record }]).await.unwrap();
         appended[0].id
+    }
+
+    async fn record_many(&self, count: usize) {
+        let record = Record::parse(Record::for_tests("repo", "plan", &"x".repeat(120)).into_bytes()).unwrap();
+        for _ in 0..count / 100 {
+            let create = || OwnChange::Create { flow: Flow::New, record: record.clone() };
+            self.local.store.append((0..100).map(|_| create()).collect()).await.unwrap();
+        }
+    }
+
+    /// Waits until `hub` has proved to hold as many operations as were recorded.
+    async fn hears_proof_of(&mut self, hub: KeyId, count: u64) {
+        self.hears(hub, |news| match news {
+            SessionNews::Report(Report::Proved { set, .. }) => (set.count() == count).then_some(()),
+            _ => None,
+        })
+        .await;
     }
 
     async fn rows(&self) -> Vec<OpRow> {
