@@ -97,7 +97,8 @@ mod tests {
     fn what_members_of_the_group_may_call_exists() {
         use prost::Message as _;
         let set = prost_types::FileDescriptorSet::decode(crate::admin::DESCRIPTORS).unwrap();
-        let calls: Vec<_> = set.file[0].service[0].method.iter().map(|call| call.name()).collect();
+        let calls: Vec<_> =
+            set.file[0].service[0].method.iter().map(prost_types::MethodDescriptorProto::name).collect();
         for path in RECORDING {
             let call = path.strip_prefix("/opmesh.admin.v1.Admin/").unwrap();
             assert!(calls.contains(&call), "{path}");

@@ -210,15 +210,14 @@ impl Driver {
 
     fn received(&mut self, frame: Frame) -> Result<(), Ending> {
         let message = wire::decode(frame)?;
-        match (&message, &self.machine) {
-            (Message::State(state), Machine::Hub { .. }) => {
-                let now = self.local.clock.monotonic();
-                if self.registration.process(state.process, now) == Rivalry::Conflict {
-                    return Err(Ending::Rivals);
-                }
+        if let (Message::State(state), Machine::Hub { .. }) = (&message, &self.machine) {
+            let now = self.local.clock.monotonic();
+            if self.registration.process(state.process, now) == Rivalry::Conflict {
+                return Err(Ending::Rivals);
             }
-            (Message::Heartbeat, _) => self.local.store.note_seen(&self.peer),
-            _ => {}
+        }
+        if message == Message::Heartbeat {
+            self.local.store.note_seen(&self.peer);
         }
         self.feed(Input::Received(message));
         Ok(())
@@ -318,7 +317,9 @@ impl Driver {
         }
         let Some(transaction) = self.transactions.pop_front() else { return };
         let (store, peer, epoch) = (self.local.store.clone(), self.peer, *epoch);
-        self.handing_in = Some(Box::pin(async move { store.submit(&peer, epoch, transaction).await }));
+        #[expect(clippy::async_yields_async, reason = "handed in, a transaction waits beside the next one")]
+        let handing_in = async move { store.submit(&peer, epoch, transaction).await };
+        self.handing_in = Some(Box::pin(handing_in));
     }
 
     fn report(&self, report: Report) {

@@ -208,7 +208,7 @@ fn stopped() -> Ending {
 /// Makes known what the handshake has shown.
 async fn greet(local: &Local, role: Role, established: &Established) {
     let peer = established.peer.key_id();
-    let session: String = established.session.iter().map(|byte| format!("{byte:02x}")).collect();
+    let session = format!("{:032x}", u128::from_be_bytes(established.session));
     tracing::Span::current().record("peer", tracing::field::display(peer));
     tracing::Span::current().record("session", session.as_str());
     tracing::info!(instance = %established.instance, "a session begins");
@@ -230,11 +230,10 @@ async fn greet(local: &Local, role: Role, established: &Established) {
 }
 
 async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
-    match &ending {
-        Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) => {
-            tracing::info!(reason = %ending, "a session ended");
-        }
-        _ => tracing::warn!(reason = %ending, "a session broke off"),
+    if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
+        tracing::info!(reason = %ending, "a session ended");
+    } else {
+        tracing::warn!(reason = %ending, "a session broke off");
     }
     local.tell(peer, role, SessionNews::Ended(ending)).await;
 }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "strategies build valid values outside of test functions")]
-
 use opmesh_core::model::{
     Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
     Tombstone,
@@ -17,7 +15,7 @@ use prost::Message as _;
 use super::pb::{self, frame::Body};
 use super::*;
 
-const MAX: u64 = i64::MAX as u64;
+const MAX: u64 = OpId::END;
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0..200_u64, Just(MAX), 0..=MAX]
@@ -66,7 +64,9 @@ fn ops() -> impl Strategy<Value = Message> {
             let later = Position { modno: Modno::new(first + 2500).unwrap(), ..end };
             let as_of = if span % 2 == 0 { end } else { later };
             let shift = |n: u64| Modno::new(first + n).unwrap();
-            operations.iter_mut().for_each(|operation| operation.modno = shift(operation.modno.get()));
+            for operation in &mut operations {
+                operation.modno = shift(operation.modno.get());
+            }
             let scope = Scope { repo: "r".to_owned(), plan: "p".to_owned() };
             let tombstones = gone
                 .into_iter()
@@ -171,7 +171,8 @@ proptest! {
             for step in [hello(frame.clone()).err(), challenge(frame.clone()).err(), proof(frame.clone()).err()] {
                 prop_assert!(step.is_some(), "no handshake message looks like one of the session's");
             }
-            let _ = (accepted(frame.clone()), confirm(frame.clone()), decode(frame));
+            prop_assert!(accepted(frame.clone()).is_err() && confirm(frame.clone()).is_err());
+            drop(decode(frame));
         }
     }
 }
@@ -180,8 +181,13 @@ fn refused(body: Body) -> WireFault {
     decode(Frame { body: Some(body) }).unwrap_err()
 }
 
+fn here(modno: u64) -> pb::Position {
+    pb::Position { modno, chain: if modno == 0 { Vec::new() } else { [1; 16].to_vec() } }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "fields of generated messages are optional")]
 fn at(modno: u64) -> Option<pb::Position> {
-    Some(pb::Position { modno, chain: if modno == 0 { Vec::new() } else { [1; 16].to_vec() } })
+    Some(here(modno))
 }
 
 fn operation(id: u64, modno: u64, bytes: usize) -> pb::Operation {
@@ -282,7 +288,7 @@ fn a_position_has_a_whole_chain_and_nothing_happened_before_the_first_change() {
 fn a_verdict_says_one_thing() {
     use pb::verdict::Proposal as Word;
     let verdict = |word: i32, cursor, done, candidates: usize| {
-        let candidates = vec![at(1).unwrap(); candidates];
+        let candidates = vec![here(1); candidates];
         Body::Verdict(pb::Verdict { proposal: word, cursor, done, newest: at(1), candidates, credit: 8 })
     };
     assert!(decode(Frame { body: Some(verdict(Word::Resume.into(), at(1), 0, CANDIDATES)) }).is_ok());
@@ -353,7 +359,9 @@ fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
         let body = pb::Hello { versions: vec![1; versions], nonce: vec![0; 32], target_tag: vec![0; 16] };
         Frame { body: Some(Body::Hello(body)) }
     };
-    let fits = (0..).map(hello_of).find(|frame| frame.encoded_len() == MESSAGE_BYTES_BEFORE_AUTHENTICATION);
+    let fits = (0..MESSAGE_BYTES)
+        .map(hello_of)
+        .find(|frame| frame.encoded_len() == MESSAGE_BYTES_BEFORE_AUTHENTICATION);
     let fits = fits.unwrap();
     let Some(Body::Hello(body)) = &fits.body else { panic!("a Hello was made") };
     let versions = body.versions.len();

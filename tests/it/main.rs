@@ -7,6 +7,7 @@
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod admin;
 mod cli;
 mod intake;
 mod intake_real;
