@@ -1,11 +1,11 @@
 //! The way to an instance: the socket of its daemon, or the same handlers in this process on the locked store.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Request;
 use tonic::body::Body;
-use tonic::codegen::StdError;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
@@ -70,7 +70,7 @@ impl Client {
     /// Straight into the handlers, without a socket: whoever has the store open may call everything.
     pub fn in_process(node: &Node) -> Self {
         let service = AdminServer::new(Handlers::new(node.clone())).max_decoding_message_size(usize::MAX);
-        let service = ServiceExt::<Request<Body>>::map_err(service, StdError::from);
+        let service = ServiceExt::<Request<Body>>::map_err(service, |never: Infallible| match never {});
         Self::over(BoxCloneSyncService::new(service))
     }
 }

@@ -3,7 +3,7 @@
 use opmesh_core::model::{FlowId, NumberFault, OpId};
 
 use super::context::{Context, Instance};
-use crate::admin::{Client, Failure, Reason, pb};
+use crate::admin::{Failure, Reached, Reason, pb};
 use crate::intake::{Begun, RecordFault, Recorder, RunResult, RunStart, RunStep, Spool};
 use crate::record::{Details, Draft};
 
@@ -25,20 +25,19 @@ impl Way {
         Some(Spool::new(&instance.places.spool()))
     }
 
-    /// Calls once and lets go again.
-    async fn call<T>(&self, call: impl AsyncFnOnce(&Client) -> Result<T, Failure>) -> Result<T, RecordFault> {
+    async fn reach(&self) -> Result<Reached, RecordFault> {
         let instance = self.instance.as_ref().map_err(|reason| RecordFault::Unavailable(reason.clone()))?;
-        let reached = instance.reach().await.map_err(fault)?;
-        let answer = call(&reached.client).await;
-        reached.close().await;
-        answer.map_err(fault)
+        instance.reach().await.map_err(fault)
     }
 }
 
 impl Recorder for Way {
     async fn begin(&self, start: &RunStart) -> Result<Begun, RecordFault> {
         let request = pb::BeginRunRequest { start: Some(run_start(start)) };
-        let begun = self.call(async |client| client.begin_run(request).await).await?;
+        let reached = self.reach().await?;
+        let begun = reached.client.begin_run(request).await;
+        reached.close().await;
+        let begun = begun.map_err(fault)?;
         let number = |fault: NumberFault| RecordFault::Unavailable(fault.to_string());
         let id = OpId::new(begun.id).map_err(number)?;
         let flow_id = FlowId::new(begun.flow_id).map_err(number)?;
@@ -56,8 +55,10 @@ impl Recorder for Way {
             step: step.to_owned(),
             operations: result.operations.iter().map(operation).collect(),
         };
-        self.call(async |client| client.finish_run(request).await).await?;
-        Ok(())
+        let reached = self.reach().await?;
+        let finished = reached.client.finish_run(request).await;
+        reached.close().await;
+        finished.map(drop).map_err(fault)
     }
 }
 
