@@ -3,8 +3,10 @@
 //! `ARCHITECTURE.md` names the parts and what each may not do; `tests/it/tidy.rs` holds that table.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod identity;
 pub mod intake;
 pub mod node;

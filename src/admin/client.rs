@@ -10,10 +10,9 @@ use tokio::net::UnixStream;
 use tokio_stream::Stream;
 use tonic::Streaming;
 use tonic::body::Body;
-use tonic::codegen::StdError;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt as _, service_fn};
+use tower::service_fn;
 
 use super::error::{Failure, Reason};
 use super::pb;
@@ -22,7 +21,8 @@ use super::pb::admin_client::AdminClient;
 /// The largest reply: a page of operations, each with its log tail and summary.
 const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 
-pub(super) type Route = BoxCloneSyncService<Request<Body>, Response<Body>, StdError>;
+/// Where calls go. The error is a type of its own, without a lifetime: futures of calls stay `Send` everywhere.
+pub(super) type Route = BoxCloneSyncService<Request<Body>, Response<Body>, tonic::transport::Error>;
 
 /// A way to the administration of an instance. Cheap to clone.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Client {
             let source = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
             unreachable(&source)
         })?;
-        Ok(Self::over(BoxCloneSyncService::new(channel.map_err(StdError::from))))
+        Ok(Self::over(BoxCloneSyncService::new(channel)))
     }
 
     /// Over anything that answers admin calls.

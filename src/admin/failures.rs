@@ -3,13 +3,14 @@
 use opmesh_core::permission::GrantFault;
 
 use super::error::{Failure, Reason};
+use super::socket::SocketError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use crate::node::{InitError, LockError, NodeError, ServeFileError};
 use crate::pairing::TokenFault;
 use crate::places::PlacesError;
 use crate::store::{AppendError, PeerError, Refused, StoreError};
-use crate::transport::AddressFault;
+use crate::transport::{AddressFault, ListenError};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -150,5 +151,27 @@ impl From<PlacesError> for Failure {
 impl From<ServeFileError> for Failure {
     fn from(error: ServeFileError) -> Self {
         Self::new(Reason::Io, error)
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        let reason = match &error {
+            SocketError::TooLong { .. } => Reason::Limit,
+            SocketError::NoGroup { .. } => Reason::Config,
+            SocketError::InUse { .. } => Reason::Locked,
+            SocketError::NotASocket { .. } | SocketError::Io { .. } => Reason::Io,
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let reason = match &error {
+            ListenError::Bind { .. } => Reason::Io,
+            ListenError::Tls(_) => Reason::Identity,
+        };
+        Self::new(reason, error)
     }
 }

@@ -6,11 +6,16 @@
 mod client;
 mod error;
 mod failures;
+mod guard;
 mod json;
+mod reach;
 mod server;
+mod socket;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};
+pub use reach::{Reached, daemon, reach};
+pub use socket::{MAX_SOCKET_PATH_BYTES, Socket, SocketError};
 
 /// Generated from `proto/opmesh/admin/v1/admin.proto`.
 #[allow(warnings, clippy::pedantic, clippy::restriction, reason = "generated code")]
@@ -20,3 +25,6 @@ pub mod pb {
 
 /// What reflection serves about [`pb`].
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/admin.descriptors.bin"));
+
+/// The service's full name.
+pub const SERVICE: &str = "opmesh.admin.v1.Admin";

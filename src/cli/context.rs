@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::logging::LogFormat;
 use super::output::{Color, Output};
-use crate::admin::{Client, Failure, Reason};
+use crate::admin::{Client, Failure, Reached, Reason, reach};
 use crate::clock::Clock;
+use crate::node::LOCK_WAIT;
 use crate::places::{Given, Places};
 
 /// One command's surroundings.
@@ -20,6 +21,16 @@ pub(super) struct Context {
     /// `--color`.
     pub(super) color: Color,
     given: Given,
+    /// Kept until the command is over.
+    reached: Option<Reached>,
+}
+
+/// An instance that may be reached again and again.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    /// Its folder and files.
+    pub(super) places: Places,
+    clock: Clock,
 }
 
 impl Context {
@@ -30,34 +41,52 @@ impl Context {
         log_format: Option<LogFormat>,
         color: Color,
     ) -> Self {
-        Self { output, clock: Clock::system(), log_format, color, given: Given { data_dir, config } }
+        let given = Given { data_dir, config };
+        Self { output, clock: Clock::system(), log_format, color, given, reached: None }
     }
 
-    /// The instance's folder and files.
-    pub(super) fn places(&self) -> anyhow::Result<Places> {
+    /// The instance's folder and files, whether there is an instance or not.
+    pub(super) fn places(&self) -> Result<Places, Failure> {
         let uid = rustix::process::geteuid().as_raw();
         Ok(Places::resolve(self.given.clone(), |name| std::env::var_os(name), uid)?)
     }
 
-    /// The way to the instance: its daemon, or its handlers in this process on the locked store.
-    pub(super) async fn client(&self) -> anyhow::Result<Client> {
-        let places = self.initialized()?;
-        Ok(Client::connect(&places.socket()).await?)
+    /// An instance that is meant and may not exist.
+    pub(super) fn instance(&self) -> Result<Instance, Failure> {
+        Ok(Instance { places: self.places()?, clock: self.clock })
     }
 
-    /// The places of an instance that exists.
-    pub(super) fn initialized(&self) -> anyhow::Result<Places> {
-        let places = self.places()?;
-        if places.key().try_exists().unwrap_or(true) {
-            return Ok(places);
+    /// The way to the instance: its daemon, or its handlers in this process on the locked store.
+    pub(super) async fn client(&mut self) -> Result<Client, Failure> {
+        let reached = self.instance()?.reach().await?;
+        let client = reached.client.clone();
+        self.close().await;
+        self.reached = Some(reached);
+        Ok(client)
+    }
+
+    /// Lets go of the instance.
+    pub(super) async fn close(&mut self) {
+        if let Some(reached) = self.reached.take() {
+            reached.close().await;
         }
-        let folder = places.data_dir().display();
+    }
+}
+
+impl Instance {
+    /// Reaches the daemon, or opens the store here once no other process has it.
+    pub(super) async fn reach(&self) -> Result<Reached, Failure> {
+        self.must_exist()?;
+        reach(&self.places, self.clock, LOCK_WAIT).await
+    }
+
+    /// Says how to make an instance where there is none.
+    pub(super) fn must_exist(&self) -> Result<(), Failure> {
+        if self.places.key().try_exists().unwrap_or(true) {
+            return Ok(());
+        }
+        let folder = self.places.data_dir().display();
         let failure = Failure::new(Reason::NotInitialized, format!("there is no instance in {folder}"));
-        let command = if self.given.data_dir.is_some() {
-            format!("opmesh --data-dir {folder} init")
-        } else {
-            "opmesh init".to_owned()
-        };
-        Err(failure.hint(format!("make one with `{command}`, or name another folder with --data-dir")).into())
+        Err(failure.hint(format!("make one with `opmesh --data-dir {folder} init`, or name another folder")))
     }
 }

@@ -9,9 +9,6 @@ use serde::Serialize;
 
 use super::output::{self, StdoutClosed};
 use crate::admin::{Exit, Failure, Reason};
-use crate::config::ConfigError;
-use crate::identity::IdentityError;
-use crate::places::PlacesError;
 
 /// As a shell shows a program that SIGPIPE ended.
 const STDOUT_CLOSED: u8 = 141;
@@ -20,15 +17,15 @@ const RUN_USAGE: u8 = 125;
 
 /// A failure as `--json` writes it: one line on stderr.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
-    error: Explained<'a>,
+struct Line {
+    error: Explained,
 }
 
 /// What an operator and a script are told.
 #[derive(Debug, Serialize)]
-struct Explained<'a> {
+struct Explained {
     exit_code: u8,
-    reason: &'a str,
+    reason: &'static str,
     message: String,
     hint: String,
 }
@@ -39,12 +36,13 @@ pub(super) fn report(fault: &anyhow::Error, json: bool) -> ExitCode {
         return ExitCode::from(STDOUT_CLOSED);
     }
     let failure = explain(fault);
-    say(&Explained {
+    let explained = Explained {
         exit_code: failure.exit().code(),
         reason: failure.reason.name(),
         message: failure.message,
         hint: failure.hint,
-    }, json)
+    };
+    say(explained, json)
 }
 
 /// Answers to arguments that do not parse; help and version that were asked for are no failure.
@@ -68,25 +66,24 @@ pub(super) fn usage(fault: &clap::Error, arguments: &[OsString]) -> ExitCode {
             message,
             hint: "`opmesh help` lists commands and options".to_owned(),
         };
-        return say(&explained, true);
+        return say(explained, true);
     }
     // Without a stderr there is nobody to tell.
     fault.print().unwrap_or_default();
     ExitCode::from(exit_code)
 }
 
-fn say(explained: &Explained<'_>, json: bool) -> ExitCode {
+fn say(explained: Explained, json: bool) -> ExitCode {
+    let exit_code = ExitCode::from(explained.exit_code);
     if json {
-        let exit_code = explained.exit_code;
-        let line = Line { error: Explained { hint: explained.hint.clone(), message: explained.message.clone(), ..*explained } };
-        output::say(serde_json::to_string(&line).unwrap_or_default());
-        return ExitCode::from(exit_code);
+        output::say(serde_json::to_string(&Line { error: explained }).unwrap_or_default());
+        return exit_code;
     }
     output::say(format_args!("error: {}", explained.message));
     for hint in explained.hint.lines() {
         output::say(format_args!(" hint: {hint}"));
     }
-    ExitCode::from(explained.exit_code)
+    exit_code
 }
 
 /// Every failure in the words that travel between handlers and callers.
@@ -95,33 +92,8 @@ fn explain(fault: &anyhow::Error) -> Failure {
     if let Some(failure) = fault.downcast_ref::<Failure>() {
         return Failure { message, ..failure.clone() };
     }
-    if let Some(identity) = fault.downcast_ref::<IdentityError>() {
-        return explain_identity(identity);
-    }
-    if fault.is::<ConfigError>() {
-        return Failure::new(Reason::Config, message);
-    }
-    if fault.is::<PlacesError>() {
-        return Failure::new(Reason::InvalidArgument, message);
-    }
-    if fault.chain().any(|cause| cause.is::<io::Error>()) {
-        return Failure::new(Reason::Io, message);
-    }
-    Failure::new(Reason::Internal, message)
-}
-
-fn explain_identity(fault: &IdentityError) -> Failure {
-    let reason = match fault {
-        IdentityError::Missing { .. } => Reason::NotInitialized,
-        IdentityError::Exists { .. } => Reason::Exists,
-        IdentityError::Mode { .. }
-        | IdentityError::Owner { .. }
-        | IdentityError::NotAFile { .. }
-        | IdentityError::Malformed { .. }
-        | IdentityError::Randomness => Reason::Identity,
-        IdentityError::Io { .. } => Reason::Io,
-    };
-    Failure::new(reason, fault)
+    let system = fault.chain().any(|cause| cause.is::<io::Error>());
+    Failure::new(if system { Reason::Io } else { Reason::Internal }, message)
 }
 
 #[cfg(test)]
@@ -142,13 +114,5 @@ mod tests {
         let fault = anyhow::Error::new(io::Error::other("no space left")).context("writing x");
         assert_eq!(explain(&fault).reason, Reason::Io);
         assert_eq!(explain(&anyhow::anyhow!("odd")).reason, Reason::Internal);
-    }
-
-    #[test]
-    fn a_missing_identity_says_to_init() {
-        let fault = anyhow::Error::new(IdentityError::Missing { path: "/d/identity.key".into() });
-        let failure = explain(&fault);
-        assert_eq!((failure.reason, failure.exit().code()), (Reason::NotInitialized, 1));
-        assert!(failure.message.contains("opmesh init"));
     }
 }

@@ -34,7 +34,7 @@ impl Init {
                 who(context, made)
             }
             Err(InitError::Initialized { .. }) => self.again(context).await,
-            Err(fault) => Err(fault.into()),
+            Err(fault) => Err(Failure::from(fault).into()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{Color, Volume};
+use crate::config::{self, LogLevel};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -15,13 +16,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What a command says about its own work when nobody asked for more or less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chatter {
-    /// A daemon: what an operator wants each day.
-    Daemon,
-    /// A command that is over in a moment: only what needs a look.
-    Command,
+impl From<config::LogFormat> for LogFormat {
+    fn from(configured: config::LogFormat) -> Self {
+        match configured {
+            config::LogFormat::Text => Self::Text,
+            config::LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// Sends this process's logs to stderr at `level`. `OPMESH_LOG` (the syntax of `RUST_LOG`) wins over it.
@@ -43,15 +44,21 @@ pub(crate) fn start(format: LogFormat, color: Color, level: &str) {
     started.unwrap_or_default();
 }
 
-/// What is logged, as `-q` and `-v` ask for it. Other people's libraries speak one level less.
-pub(crate) fn level(volume: Volume, chatter: Chatter) -> &'static str {
-    match (volume, chatter) {
-        (Volume::Quiet, _) => "error",
-        (Volume::Normal, Chatter::Command) => "error,opmesh=warn",
-        (Volume::Normal, Chatter::Daemon) => "warn,opmesh=info,opmesh_core=info",
-        (Volume::Verbose(1), _) => "info,opmesh=debug,opmesh_core=debug",
-        (Volume::Verbose(_), _) => "debug,opmesh=trace,opmesh_core=trace",
-    }
+/// What a command logs, as `-q` and `-v` ask for it.
+pub(crate) fn command_level(volume: Volume) -> String {
+    level(volume, LogLevel::Warn)
+}
+
+/// What is logged: as `-q` and `-v` ask for it, else as `configured`. Other people's libraries speak one level less.
+pub(crate) fn level(volume: Volume, configured: LogLevel) -> String {
+    let (libraries, own) = match (volume, configured) {
+        (Volume::Quiet, _) | (Volume::Normal, LogLevel::Error) => ("error", "error"),
+        (Volume::Normal, LogLevel::Warn) => ("error", "warn"),
+        (Volume::Normal, LogLevel::Info) => ("warn", "info"),
+        (Volume::Normal, LogLevel::Debug) | (Volume::Verbose(0 | 1), _) => ("info", "debug"),
+        (Volume::Normal, LogLevel::Trace) | (Volume::Verbose(_), _) => ("debug", "trace"),
+    };
+    format!("{libraries},opmesh={own},opmesh_core={own}")
 }
 
 /// Chooses log lines in detail.

@@ -19,6 +19,7 @@ mod output;
 mod pair;
 mod peer;
 mod record;
+mod recorder;
 mod run;
 mod serve;
 mod status;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::context::Context;
-use self::logging::{Chatter, LogFormat};
+use self::logging::LogFormat;
 use self::output::{Color, Format, Output, Volume};
 
 /// One operation log for every backup host.
@@ -118,13 +119,17 @@ fn execute(cli: Cli) -> ExitCode {
     let format = if json { Format::Json } else { Format::Text };
     let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
-        logging::start(log_format.unwrap_or(LogFormat::Text), color, logging::level(volume, Chatter::Command));
+        logging::start(log_format.unwrap_or(LogFormat::Text), color, &logging::command_level(volume));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => return error::report(&anyhow::Error::new(fault).context("no threads to work with"), json),
     };
-    let ended = runtime.block_on(cli.command.execute(&mut context));
+    let ended = runtime.block_on(async {
+        let ended = cli.command.execute(&mut context).await;
+        context.close().await;
+        ended
+    });
     // A read of stdin cannot be interrupted, and nothing else is left running by a command that has returned.
     runtime.shutdown_background();
     ended.unwrap_or_else(|fault| error::report(&fault, json))

@@ -100,13 +100,17 @@ impl Output {
         Ok(Array { output: self, empty: true })
     }
 
+    /// A terminal's control sequence.
+    pub(crate) fn control(&mut self, sequence: &str) -> anyhow::Result<()> {
+        self.write(sequence)
+    }
+
     /// Prints a table; nothing at all when it has no rows, since the reason is said on stderr.
     pub(crate) fn table(&mut self, table: &Columns) -> anyhow::Result<()> {
         if table.is_empty() {
             return Ok(());
         }
-        let width = io::stdout().is_terminal();
-        for row in table.render(width) {
+        for row in table.lines() {
             self.write(&row)?;
             self.write("\n")?;
         }
@@ -218,20 +222,15 @@ impl Columns {
         self.table.row_count() == 0
     }
 
-    /// The lines of the table; folded to the terminal's width only where there is one.
-    fn render(&self, terminal: bool) -> Vec<String> {
+    /// The lines of the table, folded to the terminal's width where stdout is one.
+    pub(crate) fn lines(&self) -> Vec<String> {
         let mut table = self.table.clone();
-        let folding = if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-        table.set_content_arrangement(folding);
+        let terminal = io::stdout().is_terminal();
+        table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
         for column in table.column_iter_mut() {
             column.set_padding((0, COLUMN_GAP));
         }
         table.lines().map(|line| line.trim_end().to_owned()).collect()
-    }
-
-    /// The lines at full width, for a screen that is drawn again and again.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.render(false)
     }
 }
 

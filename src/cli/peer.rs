@@ -247,7 +247,6 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         ("may do here", status::gives(peer.grants.as_ref())),
         ("lets us", received),
         ("taken in", peer.accepted_scopes.clone()),
-        ("added", peer.added_unix_ms.map(time::show_ms).unwrap_or_default()),
         ("last seen", peer.last_seen_unix_ms.map(time::show_ms).unwrap_or_default()),
     ])?;
     Ok(ExitCode::SUCCESS)

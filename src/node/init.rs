@@ -81,10 +81,15 @@ pub async fn init(
         Some(instance) => instance,
         None => host_name()?,
     };
+    let initialized = || InitError::Initialized { path: places.data_dir().to_owned() };
+    // Looked at before the lock, too: a running daemon has it.
+    if is_initialized(places) {
+        return Err(initialized());
+    }
     adopt(places)?;
     let _lock = DataLock::take(&places.lock(), clock, LOCK_WAIT).await?;
     if is_initialized(places) {
-        return Err(InitError::Initialized { path: places.data_dir().to_owned() });
+        return Err(initialized());
     }
     let identity = match import {
         Some(from) => {

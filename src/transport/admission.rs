@@ -18,7 +18,7 @@ const _: () = assert!(UNAUTHENTICATED_PER_ADDRESS < UNAUTHENTICATED, "one addres
 
 /// Why a connection is closed before anything is read from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Turned {
+pub(super) enum Turned {
     /// [`CONNECTIONS`].
     #[error("{CONNECTIONS} connections are open")]
     Full,

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Pending, Role, Store, StoreError};
+use crate::store::{Epoch, Pending, Store, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
@@ -50,13 +50,6 @@ impl Machine {
         match self {
             Self::Owner(owner) => owner.deadline(),
             Self::Hub { hub, .. } => hub.deadline(),
-        }
-    }
-
-    const fn role(&self) -> Role {
-        match self {
-            Self::Owner(_) => Role::KnownHost,
-            Self::Hub { .. } => Role::AuthorizedClient,
         }
     }
 }
@@ -199,7 +192,7 @@ impl Driver {
                 self.feed(Input::Committed(done?));
             }
             Event::Room(room) => self.room(room.ok_or_else(link::interrupted)?),
-            Event::Read(read) => self.received(link::received(read)?)?,
+            Event::Read(read) => self.received(link::received(self.link.role, read)?)?,
             Event::Changed => self.feed(Input::Changed),
             Event::Tick => self.tick()?,
         }
@@ -210,15 +203,14 @@ impl Driver {
 
     fn received(&mut self, frame: Frame) -> Result<(), Ending> {
         let message = wire::decode(frame)?;
-        match (&message, &self.machine) {
-            (Message::State(state), Machine::Hub { .. }) => {
-                let now = self.local.clock.monotonic();
-                if self.registration.process(state.process, now) == Rivalry::Conflict {
-                    return Err(Ending::Rivals);
-                }
+        if let (Message::State(state), Machine::Hub { .. }) = (&message, &self.machine) {
+            let now = self.local.clock.monotonic();
+            if self.registration.process(state.process, now) == Rivalry::Conflict {
+                return Err(Ending::Rivals);
             }
-            (Message::Heartbeat, _) => self.local.store.note_seen(&self.peer),
-            _ => {}
+        }
+        if message == Message::Heartbeat {
+            self.local.store.note_seen(&self.peer);
         }
         self.feed(Input::Received(message));
         Ok(())
@@ -284,15 +276,12 @@ impl Driver {
     }
 
     fn room(&mut self, room: OwnedPermit<Result<Frame, Status>>) {
-        match self.outgoing.pop_front() {
-            Some(frame) => {
-                drop(room.send(Ok(frame)));
-                self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
-            }
-            None => {
-                self.slot = Some(room);
-                self.grant();
-            }
+        if let Some(frame) = self.outgoing.pop_front() {
+            drop(room.send(Ok(frame)));
+            self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
+        } else {
+            self.slot = Some(room);
+            self.grant();
         }
     }
 
@@ -318,7 +307,9 @@ impl Driver {
         }
         let Some(transaction) = self.transactions.pop_front() else { return };
         let (store, peer, epoch) = (self.local.store.clone(), self.peer, *epoch);
-        self.handing_in = Some(Box::pin(async move { store.submit(&peer, epoch, transaction).await }));
+        #[expect(clippy::async_yields_async, reason = "handed in, a transaction waits beside the next one")]
+        let handing_in = async move { store.submit(&peer, epoch, transaction).await };
+        self.handing_in = Some(Box::pin(handing_in));
     }
 
     fn report(&self, report: Report) {
@@ -335,7 +326,7 @@ impl Driver {
                 | Report::Applied(_) => {}
             }
         }
-        self.local.report(self.peer, self.machine.role(), report);
+        self.local.report(self.peer, self.link.role, report);
     }
 }
 

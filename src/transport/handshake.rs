@@ -6,7 +6,7 @@
 use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
 use opmesh_core::model::PublicKey;
 
-use crate::store::{Authorization, Claim};
+use crate::store::Authorization;
 use crate::wire;
 
 use super::Local;
@@ -35,7 +35,6 @@ pub(super) async fn accept(
     let proof = wire::proof(link.receive().await?)?;
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
     let peer = claim.key.key_id();
-    let claim = Claim { key: claim.key, instance: claim.instance, token: claim.token };
     let (grants, accepted) = match local.store.authorize(claim).await? {
         Authorization::Granted { grants, accepted, .. } => (grants, accepted),
         Authorization::Refused(refusal) => {

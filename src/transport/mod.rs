@@ -21,6 +21,9 @@ mod sessions;
 mod status;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use opmesh_core::model::{InstanceId, ProcessNonce};
 use tokio::sync::mpsc;
 

@@ -65,7 +65,10 @@ pub(super) async fn accept(
         match within_handshake(&stop, greeting).await {
             Ok(established) => run_hub(&local, link, established, stop).await,
             Err(ending) => {
-                tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                // A refusal was logged with the key, where that was known.
+                if !matches!(ending, Ending::Refused(_)) {
+                    tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                }
                 link.close([], &ending).await;
             }
         }
@@ -138,8 +141,8 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     let opening = async {
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
-        let mut link = Link { inbound: response.into_inner(), outbound };
+            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
+        let mut link = Link { role: Role::KnownHost, inbound: response.into_inner(), outbound };
         let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),
@@ -208,7 +211,7 @@ fn stopped() -> Ending {
 /// Makes known what the handshake has shown.
 async fn greet(local: &Local, role: Role, established: &Established) {
     let peer = established.peer.key_id();
-    let session: String = established.session.iter().map(|byte| format!("{byte:02x}")).collect();
+    let session = format!("{:032x}", u128::from_be_bytes(established.session));
     tracing::Span::current().record("peer", tracing::field::display(peer));
     tracing::Span::current().record("session", session.as_str());
     tracing::info!(instance = %established.instance, "a session begins");
@@ -230,11 +233,10 @@ async fn greet(local: &Local, role: Role, established: &Established) {
 }
 
 async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
-    match &ending {
-        Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) => {
-            tracing::info!(reason = %ending, "a session ended");
-        }
-        _ => tracing::warn!(reason = %ending, "a session broke off"),
+    if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
+        tracing::info!(reason = %ending, "a session ended");
+    } else {
+        tracing::warn!(reason = %ending, "a session broke off");
     }
     local.tell(peer, role, SessionNews::Ended(ending)).await;
 }

@@ -17,7 +17,7 @@ use crate::store::Role;
 /// a short overlap is no conflict.
 const DISPLACEMENTS_ALLOWED: usize = 3;
 /// See [`DISPLACEMENTS_ALLOWED`].
-const RIVALRY_WINDOW: Duration = Duration::from_secs(60);
+const RIVALRY_WINDOW: Duration = Duration::from_mins(1);
 
 /// All live sessions of this process. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -81,10 +81,10 @@ impl Sessions {
 
 impl Live {
     fn tell(&mut self, reason: EndReason) {
-        if let Some(end) = self.end.take() {
-            if end.send(reason).is_err() {
-                tracing::debug!("a session was told to end while it ended");
-            }
+        if let Some(end) = self.end.take()
+            && end.send(reason).is_err()
+        {
+            tracing::debug!("a session was told to end while it ended");
         }
     }
 }
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(seen[..4], [Rivalry::None; 4]);
         assert_eq!(seen[4], Rivalry::Conflict);
         let later = sessions.register(peer(1), ROLE);
-        assert_eq!(later.process(nonce(2), Duration::from_secs(120)), Rivalry::None);
+        assert_eq!(later.process(nonce(2), Duration::from_mins(2)), Rivalry::None);
     }
 
     #[test]

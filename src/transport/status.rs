@@ -70,8 +70,11 @@ fn violation_code(violation: &Violation) -> Code {
 
 fn wire_code(fault: &WireFault) -> Code {
     match fault {
-        WireFault::TooMany { .. } | WireFault::TooLarge { .. } => Code::ResourceExhausted,
-        WireFault::UnknownBody
+        WireFault::TooMany { .. } | WireFault::TooLarge { .. } | WireFault::MessageTooLarge => {
+            Code::ResourceExhausted
+        }
+        WireFault::Undecodable(_)
+        | WireFault::UnknownBody
         | WireFault::OutOfPlace { .. }
         | WireFault::Missing { .. }
         | WireFault::Surplus { .. }
@@ -112,13 +115,33 @@ fn store_status(error: &StoreError) -> Status {
     }
 }
 
-/// What the hub's final status means for the dialer. The text came from outside: shortened, and printable.
-pub(super) fn ending_of(status: &Status) -> Ending {
-    const QUOTED_CHARS: usize = 300;
-    let text: String = status.message().chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
+/// What the hub's final status means for the dialer.
+pub(super) fn ending_of_hub(status: &Status) -> Ending {
+    let text = printable(status);
     match status.code() {
+        _ if is_transport(status) => Ending::Interrupted(text),
         Code::Unauthenticated => Ending::TurnedAway(text),
-        _ if std::error::Error::source(status).is_some() => Ending::Interrupted(text),
         code => Ending::HubError { code: format!("{code:?}"), text },
     }
+}
+
+/// What an error in a dialer's stream means for the hub: a dialer sends no status, so that it is the connection's or
+/// the decoder's.
+pub(super) fn ending_of_dialer(status: &Status) -> Ending {
+    match status.code() {
+        _ if is_transport(status) => Ending::Interrupted(printable(status)),
+        Code::OutOfRange => WireFault::MessageTooLarge.into(),
+        _ => WireFault::Undecodable(printable(status)).into(),
+    }
+}
+
+/// The library keeps the cause when the connection failed, and has none for what was said or decoded.
+fn is_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// The text came from outside: shortened, and without control characters.
+fn printable(status: &Status) -> String {
+    const QUOTED_CHARS: usize = 300;
+    status.message().chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect()
 }

@@ -192,7 +192,6 @@ fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> 
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "test helpers stand outside the test functions")]
 mod tests {
     use std::io;
 
@@ -284,7 +283,7 @@ mod tests {
         assert!(channel_keys(&acceptor.unwrap()).is_none());
     }
 
-    /// A ClientHello of TLS 1.2: no supported_versions extension.
+    /// A hello of TLS 1.2: without the extension that lists versions.
     fn old_client_hello() -> Vec<u8> {
         let mut hello = vec![0x03, 0x03];
         hello.extend([0x11; 32]); // random

@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "strategies build valid values outside of test functions")]
+//! What survives the wire, and what is refused on it.
 
 use opmesh_core::model::{
     Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
@@ -17,7 +17,7 @@ use prost::Message as _;
 use super::pb::{self, frame::Body};
 use super::*;
 
-const MAX: u64 = i64::MAX as u64;
+const MAX: u64 = OpId::END;
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0..200_u64, Just(MAX), 0..=MAX]
@@ -66,7 +66,9 @@ fn ops() -> impl Strategy<Value = Message> {
             let later = Position { modno: Modno::new(first + 2500).unwrap(), ..end };
             let as_of = if span % 2 == 0 { end } else { later };
             let shift = |n: u64| Modno::new(first + n).unwrap();
-            operations.iter_mut().for_each(|operation| operation.modno = shift(operation.modno.get()));
+            for operation in &mut operations {
+                operation.modno = shift(operation.modno.get());
+            }
             let scope = Scope { repo: "r".to_owned(), plan: "p".to_owned() };
             let tombstones = gone
                 .into_iter()
@@ -171,7 +173,8 @@ proptest! {
             for step in [hello(frame.clone()).err(), challenge(frame.clone()).err(), proof(frame.clone()).err()] {
                 prop_assert!(step.is_some(), "no handshake message looks like one of the session's");
             }
-            let _ = (accepted(frame.clone()), confirm(frame.clone()), decode(frame));
+            prop_assert!(accepted(frame.clone()).is_err() && confirm(frame.clone()).is_err());
+            drop(decode(frame));
         }
     }
 }
@@ -180,8 +183,13 @@ fn refused(body: Body) -> WireFault {
     decode(Frame { body: Some(body) }).unwrap_err()
 }
 
+fn here(modno: u64) -> pb::Position {
+    pb::Position { modno, chain: if modno == 0 { Vec::new() } else { [1; 16].to_vec() } }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "fields of generated messages are optional")]
 fn at(modno: u64) -> Option<pb::Position> {
-    Some(pb::Position { modno, chain: if modno == 0 { Vec::new() } else { [1; 16].to_vec() } })
+    Some(here(modno))
 }
 
 fn operation(id: u64, modno: u64, bytes: usize) -> pb::Operation {
@@ -209,6 +217,36 @@ fn frame_of(operations: Vec<pb::Operation>, tombstones: usize) -> Body {
     };
     let tombstones = (0..tombstones).map(tombstone).collect();
     Body::Ops(pb::Ops { base: at(0), end: at(1000), as_of: None, operations, tombstones })
+}
+
+/// The largest numbers that a long-lived owner of ten million operations has.
+fn far_on() -> Position {
+    Position { modno: Modno::new(10_000_000).unwrap(), chain: Chain([0xff; 16]) }
+}
+
+#[test]
+fn a_warm_reconnect_takes_one_exchange_of_less_than_256_bytes() {
+    let state = State {
+        incarnation: Incarnation::MAX,
+        process: ProcessNonce::MAX,
+        head: far_on(),
+        granted: Scopes::everything(),
+        set: SetDigest::from_parts([0xff; 16], 10_000_000),
+    };
+    let proposal = Proposal::InSync;
+    let verdict = Verdict { proposal, newest: far_on(), candidates: Vec::new(), credit: 8 };
+    let bytes = encode(Message::State(state)).encoded_len() + encode(Message::Verdict(verdict)).encoded_len();
+    assert!(bytes <= 256, "{bytes}");
+}
+
+#[test]
+fn a_fork_takes_less_than_1200_bytes() {
+    let proposal = Proposal::Resume { cursor: far_on() };
+    let verdict = Verdict { proposal, newest: far_on(), candidates: vec![far_on(); CANDIDATES], credit: 8 };
+    let matchpoint = Matchpoint { position: Some(far_on()), incarnation: Incarnation::MAX };
+    let bytes = encode(Message::Verdict(verdict)).encoded_len()
+        + encode(Message::Matchpoint(matchpoint)).encoded_len();
+    assert!(bytes <= 1200, "{bytes}");
 }
 
 #[test]
@@ -282,7 +320,7 @@ fn a_position_has_a_whole_chain_and_nothing_happened_before_the_first_change() {
 fn a_verdict_says_one_thing() {
     use pb::verdict::Proposal as Word;
     let verdict = |word: i32, cursor, done, candidates: usize| {
-        let candidates = vec![at(1).unwrap(); candidates];
+        let candidates = vec![here(1); candidates];
         Body::Verdict(pb::Verdict { proposal: word, cursor, done, newest: at(1), candidates, credit: 8 })
     };
     assert!(decode(Frame { body: Some(verdict(Word::Resume.into(), at(1), 0, CANDIDATES)) }).is_ok());
@@ -353,7 +391,9 @@ fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
         let body = pb::Hello { versions: vec![1; versions], nonce: vec![0; 32], target_tag: vec![0; 16] };
         Frame { body: Some(Body::Hello(body)) }
     };
-    let fits = (0..).map(hello_of).find(|frame| frame.encoded_len() == MESSAGE_BYTES_BEFORE_AUTHENTICATION);
+    let fits = (0..MESSAGE_BYTES)
+        .map(hello_of)
+        .find(|frame| frame.encoded_len() == MESSAGE_BYTES_BEFORE_AUTHENTICATION);
     let fits = fits.unwrap();
     let Some(Body::Hello(body)) = &fits.body else { panic!("a Hello was made") };
     let versions = body.versions.len();

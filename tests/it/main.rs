@@ -9,8 +9,12 @@
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod admin;
 mod bytes;
+mod cli;
 mod intake;
 mod intake_real;
+mod intake_store;
+mod store_contract;
 mod tidy;
 mod vectors;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 13] = [
+const MODULES: [(&str, &str); 14] = [
     ("clock", ""),
     ("identity", ""),
     ("record", ""),
@@ -22,15 +22,26 @@ const MODULES: [(&str, &str); 13] = [
     ("intake", "clock record store"),
     ("node", "clock identity pairing places store config transport intake"),
     ("admin", "clock identity record pairing places store config transport intake node"),
-    ("cli", "clock identity record pairing places store config transport intake node admin"),
+    ("daemon", "clock identity places store config transport intake node admin"),
+    ("cli", "clock identity record pairing places store config transport intake node admin daemon"),
 ];
 
 /// Generated code and the only module that includes it.
 const GENERATED: [(&str, &str); 3] =
     [("opmesh.sync.v1", "wire"), ("opmesh.admin.v1", "admin"), ("opmesh.v1", "record")];
 
-/// The only file in which a session, a store and a stream meet.
+/// The only file in which a session, a store and a stream meet: nobody else performs what a session wants.
 const DRIVER: &str = "src/transport/driver.rs";
+
+/// Who may wait for several things at once, and for which. Elsewhere a task has one input, and ends by
+/// `CancellationToken::run_until_cancelled`.
+const SELECTS: [(&str, &str); 5] = [
+    (DRIVER, "a session's inputs: frames, store, time, the order to end"),
+    ("src/daemon.rs", "two signals; a second one beside the drain"),
+    ("src/node/hear.rs", "reports of sessions and changes of the own log"),
+    ("src/node/network.rs", "changes of peers and the time to tidy up"),
+    ("src/admin/server/operations.rs", "events for a watcher that may go away"),
+];
 
 /// Past this length a file holds a second idea.
 const FILE_LINES: usize = 600;
@@ -64,16 +75,17 @@ fn generated_types_are_included_in_one_module_each() {
 }
 
 #[test]
-fn only_the_driver_selects() {
+fn only_the_driver_performs_what_a_session_wants() {
+    assert_tidy("src", performed_effects);
+}
+
+#[test]
+fn nobody_waits_for_several_things_without_a_reason() {
     assert_tidy("src", |file| {
-        if file.path == DRIVER {
+        if SELECTS.iter().any(|(path, _)| *path == file.path) {
             return Vec::new();
         }
-        found(
-            file,
-            &["select", "!"],
-            "only the driver selects: give the task one input, or a stream of inputs",
-        )
+        found(file, &["select", "!"], "give the task one input, or a reason in SELECTS of tests/it/tidy.rs")
     });
 }
 
@@ -139,6 +151,9 @@ fn the_other_rules_find_what_they_forbid() {
     let sync = "mod pb { tonic::include_proto!(\"opmesh.sync.v1\"); }";
     assert_eq!(misplaced_generated_code(&file("src/wire/mod.rs", sync)), Vec::<String>::new());
     assert_eq!(misplaced_generated_code(&file("src/node.rs", sync)).len(), 1);
+    let effects = "use opmesh_core::session::{Input, Output};";
+    assert_eq!(performed_effects(&file(DRIVER, effects)), Vec::<String>::new());
+    assert_eq!(performed_effects(&file("src/transport/server.rs", effects)).len(), 1);
     assert_eq!(impurities(&file("core/src/x.rs", "use std::fs::File;")).len(), 1);
     assert_eq!(impurities(&file("core/src/x.rs", "use std::{fmt, net};")).len(), 1);
     assert_eq!(impurities(&file("core/src/x.rs", "// std::fs\nuse std::fmt;")), Vec::<String>::new());
@@ -289,6 +304,19 @@ fn misplaced_generated_code(file: &SourceFile) -> Vec<String> {
     faults
 }
 
+fn performed_effects(file: &SourceFile) -> Vec<String> {
+    let path = ["opmesh_core", "::", "session", "::"];
+    let mut faults = Vec::new();
+    for (at, window) in file.tokens.windows(path.len()).enumerate() {
+        let names_session = window.iter().zip(path).all(|(token, word)| token.text == word);
+        let after = file.tokens.get(at + path.len()..).unwrap_or_default();
+        if names_session && file.path != DRIVER && heads(after).iter().any(|head| head.text == "Output") {
+            faults.push(file.fault(window[0].line, "only the driver performs what a session wants"));
+        }
+    }
+    faults
+}
+
 fn impurities(file: &SourceFile) -> Vec<String> {
     let mut faults: Vec<_> = IMPURE
         .iter()
@@ -336,14 +364,15 @@ fn found(file: &SourceFile, words: &[&str], fault: &str) -> Vec<String> {
 fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = text;
+    let mut line = 1;
     while let Some(first) = rest.chars().next() {
         let length = token_length(rest, first);
         let (token, after) = rest.split_at(length);
         let comment = token.starts_with("//") || token.starts_with("/*");
         if !(comment || first.is_whitespace() || first == '\'') {
-            let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
             tokens.push(Token { line, text: token.to_owned() });
         }
+        line += token.matches('\n').count();
         rest = after;
     }
     tokens

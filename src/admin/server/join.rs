@@ -106,8 +106,9 @@ async fn verdict(node: &Node, hub: KeyId) -> Result<(), Failure> {
                 return Err(Failure::new(Reason::Refused, "the hub refused this instance")
                     .hint(format!("{}; a token is good for one use and a few minutes", seat.reason)));
             }
-            Standing::OtherKey => return Err(Failure::new(Reason::OtherIdentity, seat.reason)),
-            Standing::IdentityConflict => return Err(Failure::new(Reason::OtherIdentity, seat.reason)),
+            Standing::OtherKey | Standing::IdentityConflict => {
+                return Err(Failure::new(Reason::OtherIdentity, seat.reason));
+            }
             Standing::Offline | Standing::Connecting => {}
         }
         if changes.changed().await.is_err() {

@@ -60,7 +60,9 @@ impl Admin for Handlers {
         request: Request<pb::WatchOperationsRequest>,
     ) -> Answer<Self::WatchOperationsStream> {
         let request = request.into_inner();
-        Ok(stream(&self.node, |node, out| operations::watch(node, request, out)))
+        // Before the answer begins: what happens after it is in it.
+        let events = self.node.store().subscribe();
+        Ok(stream(&self.node, |node, out| operations::watch(node, events, request, out)))
     }
 
     type ApplyOperationsStream = Lines<pb::ApplyReply>;

@@ -1,6 +1,7 @@
 //! Listing, following and deleting operations.
 
 use opmesh_core::model::{FlowId, KeyId, Kind, Modno, OpId, Status, UnixMs};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::reply::{Out, Stop};
@@ -8,7 +9,7 @@ use super::show;
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
 use crate::node::Node;
-use crate::store::{Change, OpRow, OpsQuery, OwnChange};
+use crate::store::{Change, OpRow, OpsQuery, OwnChange, StoreEvent};
 
 /// Operations in one message: with their log tails they stay well below what a client accepts.
 const PAGE: usize = 256;
@@ -46,10 +47,10 @@ pub(super) async fn one(node: &Node, id: u64) -> Result<pb::Operation, Failure> 
 
 pub(super) async fn watch(
     node: Node,
+    mut events: broadcast::Receiver<StoreEvent>,
     request: pb::WatchOperationsRequest,
     out: Out<pb::OperationEvent>,
 ) -> Result<(), Stop> {
-    let mut events = node.store().subscribe();
     let query = query(&node, request.filter.unwrap_or_default()).await?;
     loop {
         let event = tokio::select! {

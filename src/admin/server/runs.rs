@@ -1,9 +1,11 @@
 //! Runs of backup tools, as the processes that watch them hand them over.
 
+use opmesh_core::model::{FlowId, OpId};
+
 use super::apply::draft;
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
-use crate::intake::{RecordFault, Recorder as _, RunKey, RunResult, RunStart, RunStep};
+use crate::intake::{Begun, RecordFault, Recorder as _, RunKey, RunResult, RunStart, RunStep};
 use crate::node::Node;
 
 pub(super) async fn begin(node: &Node, request: pb::BeginRunRequest) -> Result<pb::BegunRun, Failure> {
@@ -24,9 +26,16 @@ pub(super) async fn finish(node: &Node, request: pb::FinishRunRequest) -> Result
     if operations.is_empty() {
         return Err(wrong("a run has at least one operation".to_owned()));
     }
-    let result = RunResult { start: start(node, request.start)?, step, operations };
+    let begun = request.begun.map(begun).transpose()?;
+    let result = RunResult { start: start(node, request.start)?, begun, step, operations };
     node.store().finish(&result).await?;
     Ok(pb::FinishedRun {})
+}
+
+fn begun(begun: pb::BegunRun) -> Result<Begun, Failure> {
+    let id = OpId::new(begun.id).map_err(|fault| wrong(fault.to_string()))?;
+    let flow_id = FlowId::new(begun.flow_id).map_err(|fault| wrong(fault.to_string()))?;
+    Ok(Begun { id, flow_id })
 }
 
 fn start(node: &Node, start: Option<pb::RunStart>) -> Result<RunStart, Failure> {

@@ -96,8 +96,12 @@ pub(super) fn audit(record: &AuditRecord) -> pb::AuditRecord {
         event: record.event.clone(),
         key_id: record.peer.as_ref().map(KeyId::to_string).unwrap_or_default(),
         detail: record.detail.clone(),
-        chain: record.hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        chain: hex(&record.hash),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 pub(super) fn digest(set: &SetDigest) -> String {

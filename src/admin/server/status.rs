@@ -82,7 +82,7 @@ pub(super) const fn role_name(role: Role) -> &'static str {
 
 fn entry(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> pb::PeerStatus {
     let (state, reason) = state(peer, role, seat);
-    let set = set(peer, role, seat, moment);
+    let held = held(peer, role, seat, moment);
     pb::PeerStatus {
         key_id: peer.key.to_string(),
         instance_id: peer.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -93,11 +93,11 @@ fn entry(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> pb::PeerStatus
         reason,
         last_seen_unix_ms: show::ms(peer.last_seen),
         grants: Some(grants(peer)),
-        position: set.position.as_ref().map(show::position),
-        digest: set.digest,
-        count: set.count,
-        lag: set.lag,
-        in_sync: set.in_sync,
+        position: held.position.as_ref().map(show::position),
+        digest: held.digest,
+        count: held.count,
+        lag: held.lag,
+        in_sync: held.in_sync,
     }
 }
 
@@ -160,7 +160,7 @@ fn decision(peer: &Peer, role: Role) -> Option<(&'static str, String)> {
 }
 
 #[derive(Debug, Default)]
-struct Set {
+struct Held {
     position: Option<Position>,
     digest: Option<String>,
     count: Option<u64>,
@@ -168,16 +168,16 @@ struct Set {
     in_sync: Option<bool>,
 }
 
-fn set(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> Set {
+fn held(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> Held {
     let met = peer.last_seen.is_some() || seat.met;
     match role {
-        Role::KnownHost => hub_set(peer, seat, moment, met),
-        Role::AuthorizedClient => owner_set(peer, seat, met),
+        Role::KnownHost => hub_held(peer, seat, moment, met),
+        Role::AuthorizedClient => owner_held(peer, seat, met),
     }
 }
 
 /// A hub of ours: what it has acknowledged, and what was last proved equal.
-fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
+fn hub_held(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Held {
     let stored = peer.progress;
     let acked = seat.acked.or(stored.map(|progress| progress.acked));
     let proved = seat.proved.or(stored.and_then(|progress| progress.proved));
@@ -185,7 +185,7 @@ fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
         .map_or(moment.head.modno.get(), |acked| moment.head.modno.get().saturating_sub(acked.modno.get()));
     let since = seat.behind_since.or(peer.last_seen).filter(|_| behind > 0);
     let ms = since.map_or(0, |since| i64::try_from(moment.now.since(since)).unwrap_or(i64::MAX));
-    Set {
+    Held {
         position: acked,
         digest: proved.map(|(_, set)| show::digest(&set)),
         count: proved.map(|(_, set)| set.count()),
@@ -195,10 +195,12 @@ fn hub_set(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Set {
 }
 
 /// An owner: the rows that lie here. What it has not sent yet only it knows.
-fn owner_set(peer: &Peer, seat: &Seat, met: bool) -> Set {
-    let Some(replica) = peer.replica else { return Set { in_sync: met.then_some(false), ..Set::default() } };
+fn owner_held(peer: &Peer, seat: &Seat, met: bool) -> Held {
+    let Some(replica) = peer.replica else {
+        return Held { in_sync: met.then_some(false), ..Held::default() };
+    };
     let equal = seat.standing == Standing::Live && seat.equal;
-    Set {
+    Held {
         position: Some(replica.cursor),
         digest: Some(show::digest(&replica.set)),
         count: Some(replica.set.count()),

@@ -1,7 +1,7 @@
 //! Which operations are meant: the filters of `ops list` and `ops watch`.
 
 use clap::builder::PossibleValuesParser;
-use opmesh_core::model::UnixMs;
+use opmesh_core::model::{Kind, Status, UnixMs};
 
 use crate::admin::pb;
 use crate::cli::time::When;
@@ -20,10 +20,10 @@ pub(in crate::cli) struct Filter {
     #[arg(long, value_name = "P")]
     plan: Vec<String>,
     /// Of this kind
-    #[arg(long, value_name = "K", value_delimiter = ',', value_parser = PossibleValuesParser::new(KINDS))]
+    #[arg(long, value_name = "K", value_delimiter = ',', value_parser = kinds())]
     kind: Vec<String>,
     /// With this status
-    #[arg(long, value_name = "S", value_delimiter = ',', value_parser = PossibleValuesParser::new(STATUSES))]
+    #[arg(long, value_name = "S", value_delimiter = ',', value_parser = statuses())]
     status: Vec<String>,
     /// Of this flow
     #[arg(long, value_name = "F")]
@@ -52,9 +52,12 @@ impl Filter {
     }
 }
 
-/// What an operation can be.
-pub(in crate::cli) const KINDS: [&str; 10] =
-    ["backup", "forget", "prune", "check", "restore", "stats", "hook", "command", "index", "unknown"];
+/// What an operation can be, and what a newer program may have written.
+fn kinds() -> PossibleValuesParser {
+    PossibleValuesParser::new(Kind::ALL.map(|(.., name)| name).into_iter().chain(["unknown"]))
+}
+
 /// How an operation can stand.
-const STATUSES: [&str; 8] =
-    ["unknown", "pending", "inprogress", "success", "warning", "error", "system_cancelled", "user_cancelled"];
+fn statuses() -> PossibleValuesParser {
+    PossibleValuesParser::new(Status::ALL.map(|(.., name)| name))
+}

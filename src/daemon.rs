@@ -1,0 +1,152 @@
+//! `opmesh serve` without its command line: a node, its network, and the faces on it, from start to drain.
+//!
+//! Nothing but the command line and tests call this.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::{Failure, Reason, Socket};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::intake::{Spool, take_in};
+use crate::node::{LOCK_WAIT, Listener, Node, ServeFile};
+use crate::places::Places;
+use crate::transport::Listen;
+
+/// What a daemon is started with.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Where the instance is.
+    pub places: Places,
+    /// Its configuration.
+    pub config: Config,
+    /// What to listen on; nothing for a pure host.
+    pub listen: Vec<Listen>,
+    /// Where the admin socket is to be, if not in the data directory.
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    node: Node,
+    serving: ServeFile,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Daemon {
+    /// Opens the store, binds everything, says so in `serve.json` and to the service manager. A second process on the
+    /// same data directory is waited for, then refused.
+    pub async fn start(options: ServeOptions, clock: Clock) -> Result<Self, Failure> {
+        // First of all, so that a signal during the start is not lost.
+        let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        let node = Node::open(options.places.clone(), &options.config, clock, LOCK_WAIT).await?;
+        match begin(&node, &options).await {
+            Ok(serving) => Ok(Self { node, serving, terminate, interrupt }),
+            Err(failure) => {
+                node.close().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What it says about itself: the readiness line.
+    pub const fn serving(&self) -> &ServeFile {
+        &self.serving
+    }
+
+    /// The instance.
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Runs until TERM or INT, then drains; a second signal ends the draining at once.
+    pub async fn run(mut self) {
+        self.signalled().await;
+        tracing::info!("stopping: sessions end, what was accepted becomes durable");
+        tell_manager(&sd_notify::NotifyState::Stopping);
+        let node = self.node.clone();
+        tokio::select! {
+            () = stop(&node) => {}
+            () = self.signalled() => {
+                remove_serve_file(&node);
+                tracing::warn!("stopped at once; what was not durable yet is not");
+            }
+        }
+    }
+
+    /// Drains and stops now.
+    pub async fn stop(self) {
+        stop(&self.node).await;
+    }
+
+    async fn signalled(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure> {
+    let places = node.places();
+    let path = options.admin_socket.clone().unwrap_or_else(|| places.socket());
+    let path = std::path::absolute(&path).map_err(|error| {
+        Failure::new(Reason::InvalidArgument, format!("{} is no path for a socket: {error}", path.display()))
+    })?;
+    let socket = Socket::bind(&path, options.config.admin_group.as_deref()).await?;
+    let listen = node.start_network(&options.listen).await?;
+    let listener = |listen: &Listen| Listener {
+        channel: listen.channel.name().to_owned(),
+        address: listen.address.to_string(),
+    };
+    let serving = ServeFile {
+        ready: true,
+        pid: std::process::id(),
+        listen: listen.iter().map(listener).collect(),
+        web: None,
+        admin_socket: path.display().to_string(),
+    };
+    node.set_serving(serving.clone());
+    socket.serve(node);
+    serving.write(&places.serve_file())?;
+    tell_manager(&sd_notify::NotifyState::Ready);
+    tracing::info!(instance = %node.instance(), key_id = %node.identity().key_id(), "ready");
+    node.run(take_in_spool(node.clone()));
+    Ok(serving)
+}
+
+/// Records what runs left in the spool while nobody could record it.
+async fn take_in_spool(node: Node) {
+    let spool = Spool::new(&node.places().spool());
+    match take_in(&spool, node.store(), &node.clock()).await {
+        Ok(0) => {}
+        Ok(taken) => tracing::info!(taken, "results from the spool were recorded"),
+        Err(fault) => tracing::warn!(%fault, "results in the spool could not be recorded"),
+    }
+}
+
+async fn stop(node: &Node) {
+    // First, so that nobody is sent to a daemon that is going.
+    remove_serve_file(node);
+    node.close().await;
+}
+
+fn remove_serve_file(node: &Node) {
+    if let Err(error) = ServeFile::remove(&node.places().serve_file()) {
+        tracing::warn!(%error, "serve.json could not be removed");
+    }
+}
+
+fn tell_manager(state: &sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn no_signals(error: std::io::Error) -> Failure {
+    Failure::new(Reason::Internal, format!("signals cannot be received: {error}"))
+}
