@@ -15,7 +15,7 @@ mod report;
 
 use std::time::Duration;
 
-use opmesh::admin::client::Client;
+use opmesh::admin::Client;
 use opmesh::admin::pb;
 use opmesh::clock::Clock;
 

@@ -67,6 +67,14 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
     }
 }
 
+/// No row of an owner has a higher number than these; there may be none that high. An owner numbers upwards, so that
+/// most of what arrives is above them and need not be looked for.
+#[derive(Debug, Clone, Copy)]
+struct Ceiling {
+    id: i64,
+    flow: i64,
+}
+
 /// The writer's memory.
 pub(super) struct Memory {
     ids: Cache<(i64, OpId), Known>,
@@ -75,6 +83,7 @@ pub(super) struct Memory {
     group_count: usize,
     totals: HashMap<i64, SetDigest>,
     hashers: HashMap<i64, OwnerHasher>,
+    ceilings: HashMap<i64, Ceiling>,
     /// Numbers for operations, own and others'.
     pub(super) op_ids: Block,
     /// Numbers for flows, own and others'.
@@ -125,6 +134,7 @@ impl Memory {
             group_count: 0,
             totals: HashMap::new(),
             hashers: HashMap::from([(OWN, OwnerHasher::new(&own))]),
+            ceilings: HashMap::new(),
             op_ids: Block::after(row.get(4)?),
             flow_ids: Block::after(row.get(5)?),
             head: row.position(2)?,
@@ -174,6 +184,51 @@ impl Memory {
 
     pub(super) fn keep_flow(&mut self, owner: i64, flow: FlowId, local: FlowId) {
         self.flows.keep((owner, flow), local);
+    }
+
+    /// Whether an id is higher than any that an owner has here.
+    pub(super) fn is_new_id(
+        &mut self,
+        owner: i64,
+        id: OpId,
+        connection: &Connection,
+    ) -> Result<bool, StoreError> {
+        Ok(id.to_i64() > self.ceiling(owner, connection)?.id)
+    }
+
+    /// Whether a flow is higher than any that an owner has here.
+    pub(super) fn is_new_flow(
+        &mut self,
+        owner: i64,
+        flow: FlowId,
+        connection: &Connection,
+    ) -> Result<bool, StoreError> {
+        Ok(flow.to_i64() > self.ceiling(owner, connection)?.flow)
+    }
+
+    /// A number of an owner is stored. A rollback does not lower the ceiling: too high is merely slower.
+    pub(super) fn raise(&mut self, owner: i64, id: OpId, flow: FlowId) {
+        if let Some(ceiling) = self.ceilings.get_mut(&owner) {
+            ceiling.id = ceiling.id.max(id.to_i64());
+            ceiling.flow = ceiling.flow.max(flow.to_i64());
+        }
+    }
+
+    fn ceiling(&mut self, owner: i64, connection: &Connection) -> Result<Ceiling, StoreError> {
+        if let Some(ceiling) = self.ceilings.get(&owner) {
+            return Ok(*ceiling);
+        }
+        let highest = |sql: &str| {
+            let highest: Option<i64> =
+                connection.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?;
+            Ok::<_, StoreError>(highest.unwrap_or(0))
+        };
+        let ceiling = Ceiling {
+            id: highest("SELECT max(original_id) FROM ids WHERE owner = ?1")?,
+            flow: highest("SELECT max(original_flow_id) FROM flows WHERE owner = ?1")?,
+        };
+        self.ceilings.insert(owner, ceiling);
+        Ok(ceiling)
     }
 
     pub(super) fn group(&self, owner: i64, scope: &Scope) -> Option<i64> {

@@ -43,7 +43,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(known) = self.tx.memory.id(self.owner, id) {
             return Ok(Some(known));
         }
-        if self.unknown == Some(id) {
+        if self.unknown == Some(id) || self.tx.memory.is_new_id(self.owner, id, self.tx.connection)? {
             return Ok(None);
         }
         let known = self.look_up(id)?;
@@ -57,7 +57,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
     fn look_up(&self, id: OpId) -> Result<Option<Known>, StoreError> {
         let mut statement = self.tx.connection.prepare_cached(
             "SELECT i.local_id, i.group_id, i.modno, o.row_hash
-             FROM ids AS i LEFT JOIN operations AS o ON o.local_id = i.local_id
+             FROM ids AS i LEFT JOIN operations AS o NOT INDEXED ON o.local_id = i.local_id
              WHERE i.owner = ?1 AND i.original_id = ?2",
         )?;
         let mut rows = statement.query(params![self.owner, id.to_i64()])?;
@@ -75,14 +75,8 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(local) = self.tx.memory.flow(self.owner, flow) {
             return Ok(local);
         }
-        let found: Option<i64> = self
-            .tx
-            .connection
-            .prepare_cached("SELECT local_flow_id FROM flows WHERE owner = ?1 AND original_flow_id = ?2")?
-            .query_row(params![self.owner, flow.to_i64()], |row| row.get(0))
-            .optional()?;
-        let local = match found {
-            Some(local) => stored("flow id", FlowId::from_i64(local))?,
+        let local = match self.look_up_flow(flow)? {
+            Some(local) => local,
             None => {
                 let local = self.tx.next_flow_id()?;
                 self.tx
@@ -96,6 +90,19 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         };
         self.tx.memory.keep_flow(self.owner, flow, local);
         Ok(local)
+    }
+
+    fn look_up_flow(&mut self, flow: FlowId) -> Result<Option<FlowId>, StoreError> {
+        if self.tx.memory.is_new_flow(self.owner, flow, self.tx.connection)? {
+            return Ok(None);
+        }
+        let found: Option<i64> = self
+            .tx
+            .connection
+            .prepare_cached("SELECT local_flow_id FROM flows WHERE owner = ?1 AND original_flow_id = ?2")?
+            .query_row(params![self.owner, flow.to_i64()], |row| row.get(0))
+            .optional()?;
+        found.map(|local| stored("flow id", FlowId::from_i64(local))).transpose()
     }
 
     fn replace(&mut self, row: &NewRow<'_>, known: Known, held: Held) -> Result<(), StoreError> {
@@ -373,6 +380,7 @@ impl Rows for OwnerRows<'_, '_> {
         let live = Some(Held { modno: operation.modno, hash });
         let now_known = Known { local_id: row.local_id, group: row.group, live };
         self.tx.memory.keep_id(self.owner, operation.id, now_known);
+        self.tx.memory.raise(self.owner, operation.id, operation.flow_id);
         self.drop_equal_copies(operation.id, operation.modno, hash)
     }
 
