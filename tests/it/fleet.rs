@@ -79,7 +79,7 @@ impl Instance {
     pub(crate) fn serve(&mut self, listen: &str) -> Value {
         let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
         let mut child = self
-            .command(&["serve", "--web", "off", "--listen", listen])
+            .command(&["serve", "--listen", listen])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

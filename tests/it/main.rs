@@ -11,6 +11,8 @@
 
 mod admin;
 mod bytes;
+mod federation;
+mod fleet;
 mod cli;
 mod intake;
 mod intake_real;
