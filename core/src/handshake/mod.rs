@@ -16,6 +16,9 @@ mod dialer;
 mod message;
 mod transcript;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use crate::model::{InstanceId, KeyId, PublicKey};

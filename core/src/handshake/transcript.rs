@@ -79,7 +79,7 @@ struct Binding {
 }
 
 /// The key of the two confirmations: secret, in a channel that has secrets.
-struct ConfirmationKey(Hash);
+pub(super) struct ConfirmationKey(pub(super) Hash);
 
 impl fmt::Debug for ConfirmationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,22 +91,22 @@ impl fmt::Debug for ConfirmationKey {
 #[derive(Debug)]
 pub(super) struct Opened {
     binding: Binding,
-    history: Hash,
+    pub(super) history: Hash,
 }
 
 /// After Challenge: the acceptor is fixed.
 #[derive(Debug)]
 pub(super) struct Challenged {
     binding: Binding,
-    history: Hash,
+    pub(super) history: Hash,
     pub(super) acceptor: Party,
 }
 
 /// After Proof: both are fixed.
 #[derive(Debug)]
 pub(super) struct Proved {
-    confirmation_key: ConfirmationKey,
-    history: Hash,
+    pub(super) confirmation_key: ConfirmationKey,
+    pub(super) history: Hash,
     pub(super) acceptor: Party,
     pub(super) dialer: Party,
 }
@@ -115,7 +115,7 @@ pub(super) struct Proved {
 #[derive(Debug)]
 pub(super) struct Closing {
     confirmation_key: ConfirmationKey,
-    history: Hash,
+    pub(super) history: Hash,
     pub(super) acceptor: Party,
     pub(super) dialer: Party,
 }
