@@ -113,12 +113,14 @@ impl Pair {
                 self.owner.create(record);
             }
             Step::Update(n) => {
-                let id = self.some_id(n);
-                id.into_iter().for_each(|id| self.owner.update(id, &n.to_string()));
+                if let Some(id) = self.some_id(n) {
+                    self.owner.update(id, &n.to_string());
+                }
             }
             Step::Delete(n) => {
-                let id = self.some_id(n);
-                id.into_iter().for_each(|id| self.owner.delete(id));
+                if let Some(id) = self.some_id(n) {
+                    self.owner.delete(id);
+                }
             }
             Step::Remember => self.remembered = Some(self.owner.clone()),
             Step::GoBack => self.owner = self.remembered.clone().unwrap_or_else(|| self.owner.clone()),
