@@ -7,4 +7,5 @@
     reason = "helpers of tests: a broken assumption is a failed test"
 )]
 
+mod store_contract;
 mod tidy;

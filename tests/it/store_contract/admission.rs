@@ -1,0 +1,242 @@
+//! Who is let in, what operators change about peers, and the audit log that tells of it.
+
+use opmesh::store::{
+    AuditEvent, AuditVerdict, Authorization, Dial, Greeting, Joining, NewPeer, NewToken, PeerChange,
+    PeerEdit, PeerError, Refusal, Role, Store, StoreError,
+};
+use opmesh_core::model::{Position, SetDigest, UnixMs};
+use opmesh_core::permission::{Grants, Scopes};
+
+use super::support::{OWN, Place, claim, client, key, known_host, token};
+
+async fn refusal(store: &Store, peer: u8, token: Option<u8>) -> Refusal {
+    match store.authorize(claim(peer, token)).await.unwrap() {
+        Authorization::Refused(refusal) => refusal,
+        Authorization::Granted { .. } => panic!("{peer} was let in"),
+    }
+}
+
+fn new_peer(number: u8) -> NewPeer {
+    NewPeer {
+        key: key(number).key_id(),
+        instance: None,
+        roles: known_host(),
+        verified: true,
+        dial: Dial { urls: vec!["https://hub".to_owned()], channel: None },
+        given: Grants::parse(["READ_OPERATIONS:*"]).unwrap(),
+        joining: None,
+    }
+}
+
+#[tokio::test]
+async fn of_many_that_race_with_one_token_one_wins() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    store.add_token(token(90)).await.unwrap();
+    let mut racers = tokio::task::JoinSet::new();
+    for peer in 2..12 {
+        let store = store.clone();
+        racers.spawn(async move { store.authorize(claim(peer, Some(90))).await.unwrap() });
+    }
+    let answers = racers.join_all().await;
+    let paired = |answer: &&Authorization| matches!(answer, Authorization::Granted { paired: true, .. });
+    assert_eq!(answers.iter().filter(paired).count(), 1);
+    let spent = |answer: &&Authorization| **answer == Authorization::Refused(Refusal::TokenSpent);
+    assert_eq!(answers.iter().filter(spent).count(), 9);
+    assert_eq!(store.peers().await.unwrap().len(), 1);
+    assert!(store.tokens().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_dialer_is_refused_for_the_true_reason_which_is_audited() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    store.add_token(NewToken { expires: UnixMs(1), ..token(80) }).await.unwrap();
+    assert_eq!(refusal(&store, 2, None).await, Refusal::Unknown);
+    assert_eq!(refusal(&store, 2, Some(70)).await, Refusal::TokenUnknown);
+    assert_eq!(refusal(&store, 2, Some(80)).await, Refusal::TokenExpired);
+    let own = store.authorize(claim(1, None)).await.unwrap();
+    assert_eq!(own, Authorization::Refused(Refusal::OwnKey));
+    let (blocked, _) = client(&store, 3).await;
+    store.edit_peer(&blocked, vec![PeerEdit::Block { reason: "lost".to_owned() }]).await.unwrap();
+    store.add_token(token(81)).await.unwrap();
+    assert_eq!(refusal(&store, 3, Some(81)).await, Refusal::Blocked);
+    assert_eq!(store.tokens().await.unwrap().len(), 1, "a blocked key uses no token up");
+    let unverified = NewPeer {
+        verified: false,
+        roles: opmesh::store::Roles { known_host: false, authorized_client: true },
+        ..new_peer(4)
+    };
+    store.add_peer(unverified).await.unwrap();
+    assert_eq!(refusal(&store, 4, None).await, Refusal::Unverified);
+    store.add_peer(new_peer(5)).await.unwrap();
+    assert_eq!(refusal(&store, 5, None).await, Refusal::NotAClient);
+    let shown = store.peer(&key(4).key_id()).await.unwrap().unwrap();
+    assert_eq!(shown.refused.unwrap().0, Refusal::Unverified);
+    let audited = store.audit(None, 0).await.unwrap();
+    let refused = audited.iter().filter(|record| record.event == "client_refused").count();
+    assert_eq!(refused, 7);
+}
+
+#[tokio::test]
+async fn a_listed_client_is_let_in_without_using_up_the_token_it_presents() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    client(&store, 2).await;
+    store.add_token(token(80)).await.unwrap();
+    let again = store.authorize(claim(2, Some(80))).await.unwrap();
+    assert!(matches!(again, Authorization::Granted { paired: false, .. }));
+    assert_eq!(store.tokens().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_instance_id_of_another_live_key_is_refused_and_a_new_one_is_audited() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    client(&store, 2).await;
+    client(&store, 3).await;
+    let mut renamed = claim(2, None);
+    renamed.instance = "host-3".parse().unwrap();
+    let answer = store.authorize(renamed.clone()).await.unwrap();
+    assert_eq!(answer, Authorization::Refused(Refusal::InstanceTaken));
+    renamed.instance = "host-9".parse().unwrap();
+    assert!(matches!(store.authorize(renamed).await.unwrap(), Authorization::Granted { .. }));
+    let audited = store.audit(None, 0).await.unwrap();
+    assert!(audited.iter().any(|record| record.event == "instance_renamed"));
+}
+
+#[tokio::test]
+async fn what_changes_the_rights_of_a_peer_fences_its_session_and_tells_the_node() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let (key, _) = client(&store, 2).await;
+    let grant = || PeerEdit::Grant("READ_CONFIG:*".parse().unwrap());
+    let edits: Vec<(fn() -> PeerEdit, PeerChange)> = vec![
+        (|| PeerEdit::Grant("READ_CONFIG:*".parse().unwrap()), PeerChange::Grants),
+        (|| PeerEdit::Revoke(vec!["READ_CONFIG".to_owned()]), PeerChange::Grants),
+        (|| PeerEdit::SetAccepts("repo:a".parse().unwrap()), PeerChange::Grants),
+        (|| PeerEdit::Block { reason: String::new() }, PeerChange::Revoked),
+    ];
+    let mut events = store.peer_events();
+    for (edit, change) in edits {
+        let epoch = store.take_over(&key).await.unwrap().epoch;
+        store.edit_peer(&key, vec![edit()]).await.unwrap();
+        assert_eq!(events.recv().await.unwrap().change, change);
+        let mark = opmesh_core::protocol::Mark { position: Position::ZERO, set: SetDigest::EMPTY };
+        let late = store.submit(&key, epoch, opmesh_core::replica::Transaction::Mark(mark)).await.await;
+        assert_eq!(late, Err(StoreError::Fenced));
+    }
+    assert_eq!(store.take_over(&key).await, Err(StoreError::Fenced), "a blocked peer takes over nothing");
+    store.edit_peer(&key, vec![PeerEdit::Unblock, grant()]).await.unwrap();
+    assert_eq!(store.take_over(&key).await.unwrap().accepted, "repo:a".parse::<Scopes>().unwrap());
+    store.remove_peer(&key).await.unwrap();
+    assert_eq!(store.take_over(&key).await, Err(StoreError::Fenced));
+}
+
+#[tokio::test]
+async fn edits_that_make_no_sense_are_refused_and_change_nothing() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let (two, _) = client(&store, 2).await;
+    let (three, _) = client(&store, 3).await;
+    let before = store.peer(&two).await.unwrap();
+    let audited = store.audit(None, 0).await.unwrap().len();
+    let edits = vec![PeerEdit::Unblock, PeerEdit::Rename("host-3".to_owned())];
+    assert_eq!(store.edit_peer(&two, edits).await, Err(PeerError::NameTaken("host-3".to_owned())));
+    let verify = store.edit_peer(&two, vec![PeerEdit::Verify(three)]).await;
+    assert!(matches!(verify, Err(PeerError::OtherKey { .. })));
+    let revoke = store.edit_peer(&two, vec![PeerEdit::Revoke(vec!["READ_CONFIG".to_owned()])]).await;
+    assert!(matches!(revoke, Err(PeerError::Grants(_))));
+    assert_eq!(store.peer(&two).await.unwrap(), before);
+    assert_eq!(store.audit(None, 0).await.unwrap().len(), audited);
+    let own = NewPeer { key: OWN.key_id(), ..new_peer(9) };
+    assert_eq!(store.add_peer(own).await, Err(PeerError::OwnKey(OWN.key_id())));
+    store.add_peer(new_peer(9)).await.unwrap();
+    assert!(matches!(store.add_peer(new_peer(9)).await, Err(PeerError::Exists { .. })));
+    assert_eq!(store.cancel_token(12).await, Err(PeerError::NoSuchToken(12)));
+}
+
+#[tokio::test]
+async fn a_peer_is_found_by_name_instance_key_or_its_beginning_and_never_by_guess() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let (two, _) = client(&store, 2).await;
+    store.add_token(token(80)).await.unwrap();
+    let mut twin = claim(3, Some(80));
+    twin.instance = "host-2".parse().unwrap();
+    store.authorize(twin).await.unwrap();
+    assert_eq!(store.find_peer("host-2").await.unwrap().key, two);
+    assert_eq!(store.find_peer("host-2-2").await.unwrap().key, key(3).key_id());
+    store.edit_peer(&two, vec![PeerEdit::Rename("web".to_owned())]).await.unwrap();
+    store.edit_peer(&key(3).key_id(), vec![PeerEdit::Rename("db".to_owned())]).await.unwrap();
+    assert!(
+        matches!(store.find_peer("host-2").await, Err(PeerError::Ambiguous { candidates, .. }) if candidates.len() == 2)
+    );
+    let full = two.to_string();
+    assert_eq!(store.find_peer(&full).await.unwrap().key, two);
+    assert_eq!(store.find_peer(&full[..16]).await.unwrap().key, two);
+    assert_eq!(store.find_peer(&full[8..16]).await.unwrap().key, two);
+    assert!(matches!(store.find_peer(&full[..12]).await, Err(PeerError::Unknown(_))));
+    assert_eq!(store.find_host("web").await.unwrap(), two);
+    store.set_instance("hub".parse().unwrap()).await.unwrap();
+    assert_eq!(store.find_host("hub").await.unwrap(), OWN.key_id());
+}
+
+#[tokio::test]
+async fn a_pairing_that_waits_survives_a_restart_and_ends_with_the_first_greeting() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let joining = Some(Joining { seed: [5; 32], expires: UnixMs(77) });
+    let peer = store.add_peer(NewPeer { joining: joining.clone(), ..new_peer(2) }).await.unwrap();
+    store.close().await;
+    let store = place.open();
+    assert_eq!(store.peer(&peer.key).await.unwrap().unwrap().joining, joining);
+    let greeting = Greeting {
+        role: Role::KnownHost,
+        public_key: key(2),
+        instance: "hub".parse().unwrap(),
+        received: vec!["READ_CONFIG:*".to_owned()],
+    };
+    store.greet(greeting).await.unwrap();
+    let peer = store.peer(&peer.key).await.unwrap().unwrap();
+    assert_eq!((peer.joining, peer.public_key), (None, Some(key(2))));
+    assert_eq!(peer.received, vec!["READ_CONFIG:*".to_owned()]);
+}
+
+#[tokio::test]
+async fn what_a_hub_acked_is_shown_at_once_and_kept_by_an_orderly_end() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let peer = store.add_peer(new_peer(2)).await.unwrap().key;
+    let set = SetDigest::from_parts([3; 16], 4);
+    store.note_acked(&peer, Position::ZERO);
+    store.note_proved(&peer, Position::ZERO, set);
+    let shown = store.peer(&peer).await.unwrap().unwrap();
+    assert_eq!(shown.progress.unwrap().proved, Some((Position::ZERO, set)));
+    assert!(shown.last_seen.is_some());
+    store.close().await;
+    let kept = place.open().peer(&peer).await.unwrap().unwrap();
+    assert_eq!((kept.progress, kept.last_seen), (shown.progress, shown.last_seen));
+}
+
+#[tokio::test]
+async fn an_audit_record_that_was_changed_or_taken_out_is_found() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    for n in 0..5 {
+        let event = AuditEvent { event: "started", peer: Some(key(n).key_id()), detail: n.to_string() };
+        store.note_audit(event).await.unwrap();
+    }
+    assert!(matches!(store.audit_verify().await.unwrap(), AuditVerdict::Whole { records: 5, .. }));
+    store.close().await;
+    for (sql, number) in [
+        ("UPDATE audit SET detail = 'nothing' WHERE number = 3", 3),
+        ("UPDATE audit SET at_unix_ms = at_unix_ms - 1 WHERE number = 2", 2),
+        ("DELETE FROM audit WHERE number = 1", 1),
+    ] {
+        place.tamper(sql);
+        let store = place.open();
+        assert_eq!(store.audit_verify().await.unwrap(), AuditVerdict::Broken { number });
+        store.close().await;
+    }
+}
