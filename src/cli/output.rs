@@ -133,11 +133,6 @@ impl Output {
         }
     }
 
-    /// Something that needs a look. Said even with `-q`.
-    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
-        say(format_args!("opmesh: warning: {text}"));
-    }
-
     /// Shows on stderr that something goes on, where somebody watches; it is wiped when the value is dropped.
     pub(crate) fn progress(&self, text: &'static str) -> Progress {
         if self.volume == Volume::Quiet || !io::stderr().is_terminal() {

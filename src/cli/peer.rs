@@ -7,7 +7,7 @@ use super::context::Context;
 use super::output::{Columns, visible};
 use super::status;
 use super::time;
-use crate::admin::{Client, Failure, Reason, pb};
+use crate::admin::{Client, Exit, Failure, Reason, pb};
 
 /// Peers: who may speak with this instance, and what each may do
 ///
@@ -272,7 +272,10 @@ async fn revoke(client: &Client, peer: String, grants: Vec<String>) -> anyhow::R
 async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool) -> anyhow::Result<ExitCode> {
     if !yes {
         let found = client.get_peer(pb::GetPeerRequest { peer: peer.clone() }).await?;
-        confirm(&format!("remove {} ({})?", visible(&found.name), found.key_id))?;
+        if !confirmed(&format!("remove {} ({})", visible(&found.name), found.key_id))? {
+            context.output.note("nothing was removed");
+            return Ok(ExitCode::from(Exit::Error.code()));
+        }
     }
     let removed = client.remove_peer(pb::RemovePeerRequest { peer }).await?;
     context.output.note(format_args!("removed {} ({})", visible(&removed.name), removed.key_id));
@@ -283,17 +286,13 @@ async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool)
 }
 
 /// Asks where somebody can answer; elsewhere `--yes` is the answer.
-fn confirm(question: &str) -> anyhow::Result<()> {
+fn confirmed(deed: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        let failure = Failure::new(Reason::InvalidArgument, format!("{question} Nobody is there to be asked"));
+        let failure = Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
         return Err(failure.hint("add --yes").into());
     }
-    super::output::say(format_args!("{question} [y/N]"));
+    super::output::say(format_args!("{deed}? [y/N]"));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(Failure::new(Reason::InvalidArgument, "nothing was removed").into())
-    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -62,14 +62,9 @@ impl Lab {
         &self.folder
     }
 
-    /// This program's path.
-    pub(super) fn program(&self) -> String {
-        self.program.display().to_string()
-    }
-
     /// How an operator calls an instance of this demo.
     pub(super) fn call(&self, who: &str) -> String {
-        format!("{} --data-dir {}", self.program(), self.folder.join(who).display())
+        format!("{} --data-dir {}", self.program.display(), self.folder.join(who).display())
     }
 
     /// Where an instance of this demo lies.
@@ -95,11 +90,6 @@ impl Lab {
     /// Ends all waiting.
     pub(super) fn interrupt(&self) {
         self.stop.cancel();
-    }
-
-    /// Returns when the demo is interrupted.
-    pub(super) async fn interrupted(&self) {
-        self.stop.cancelled().await;
     }
 
     /// Waits a moment.

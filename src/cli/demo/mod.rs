@@ -98,10 +98,14 @@ async fn play(context: &mut Context, lab: &Lab, stay: bool) -> anyhow::Result<()
     }
     watched?;
     prove(context, lab).await?;
+    if !stay {
+        context.output.line("`opmesh demo` on a terminal keeps all of this running, to be looked at.")?;
+        return Ok(());
+    }
     what_next(context, lab, &url)?;
-    if stay {
-        context.output.line("Ctrl-C stops everything.")?;
-        lab.interrupted().await;
+    screen.lines_from_now_on();
+    while lab.pause(REFRESH).await.is_ok() {
+        screen.show(&mut context.output, &operations(&hub).await?)?;
     }
     Ok(())
 }
@@ -182,19 +186,18 @@ async fn prove(context: &mut Context, lab: &Lab) -> anyhow::Result<()> {
 }
 
 fn what_next(context: &mut Context, lab: &Lab, url: &str) -> anyhow::Result<()> {
-    let program = lab.program();
-    let (hub, host) = (lab.call(HUB), lab.call(HOSTS[0]));
+    let [hub, web, third] = [HUB, HOSTS[0], "third"].map(|who| lab.call(who));
     context.output.line("Try next, in another terminal:")?;
     for line in [
         format!("{hub} ops list"),
         format!("{hub} ops list --status warning,error --json"),
-        format!("{hub} ops watch"),
         format!("{hub} status"),
-        format!("{host} run --plan mine --repo here -- echo done"),
+        format!("{web} run --plan mine --repo here -- echo done"),
+        format!("{third} init --instance-id third"),
+        format!("{hub} pair token | {third} pair join - --url {url}"),
         format!("{hub} peer block {}", HOSTS[0]),
-        format!("{program} --data-dir /tmp/third init --instance-id third  # and pair it: {url}"),
     ] {
         context.output.line(format_args!("  {line}"))?;
     }
-    Ok(())
+    context.output.line("What arrives at the hub is shown here. Ctrl-C stops everything.")
 }

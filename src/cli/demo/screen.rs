@@ -27,12 +27,18 @@ impl Screen {
         Self { terminal: io::stdout().is_terminal(), drawn: 0, last: Vec::new(), printed: BTreeSet::new() }
     }
 
+    /// Draws no more; what ends from now on is a line each.
+    pub(super) fn lines_from_now_on(&mut self) {
+        self.terminal = false;
+    }
+
     /// Shows what the hub holds, oldest first.
     pub(super) fn show(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
         if self.terminal { self.redraw(output, operations) } else { self.print(output, operations) }
     }
 
     fn redraw(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
+        self.printed.extend(ended(operations).map(|operation| operation.id));
         let mut table = ops::columns();
         for operation in operations.iter().skip(operations.len().saturating_sub(ROWS)) {
             table.row(ops::row(operation));
@@ -54,7 +60,7 @@ impl Screen {
     }
 
     fn print(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
-        for operation in operations.iter().filter(|operation| operation.end_unix_ms.is_some()) {
+        for operation in ended(operations) {
             if self.printed.insert(operation.id) {
                 let [id, host, plan, repo, kind, status, start, took, snapshot, message] = ops::row(operation);
                 output.line(
@@ -65,4 +71,8 @@ impl Screen {
         }
         Ok(())
     }
+}
+
+fn ended(operations: &[pb::Operation]) -> impl Iterator<Item = &pb::Operation> {
+    operations.iter().filter(|operation| operation.end_unix_ms.is_some())
 }
