@@ -1,1 +1,1 @@
-//! One accident each, told as a story.
+//! x
