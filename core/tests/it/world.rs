@@ -264,11 +264,6 @@ impl World {
         self.run_while(|_, _| true);
     }
 
-    /// Does everything that can be done but this.
-    pub fn run_without(&mut self, held: Step) {
-        self.run_while(|_, step| step != held);
-    }
-
     /// Does what can be done and is allowed, in a fixed order, until nothing is left.
     pub fn run_while(&mut self, allowed: impl Fn(&Self, Step) -> bool) {
         for _ in 0..100_000 {
