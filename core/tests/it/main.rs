@@ -10,6 +10,7 @@
     reason = "tests may fail loudly, print what they counted, and have nobody outside"
 )]
 
+mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;

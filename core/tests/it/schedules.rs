@@ -91,6 +91,7 @@ impl Schedule {
             61 if allowed && random.chance(3) => flood(world),
             62..65 if allowed && is_in_diff(world) => world.cut(),
             65 if allowed && is_in_diff(world) => change_view(world, random),
+            66..69 if allowed => slip(world, random),
             _ => proceed(world, random),
         }
     }
@@ -180,6 +181,21 @@ fn burst_of_deletes(world: &mut World, random: &mut Random) {
 fn restore_owner(world: &mut World, copies: &Copies, random: &mut Random) {
     world.cut();
     let (owner, history) = copies.owners[random.index(copies.owners.len())].clone();
+    world.owner = owner;
+    world.history = history;
+}
+
+/// The host does something, the hub hears a part of it or nothing, and it never happened.
+fn slip(world: &mut World, random: &mut Random) {
+    let (owner, history) = (world.owner.clone(), world.history.clone());
+    write(world, random);
+    for _ in 0..random.below(12) {
+        if random.chance(20) {
+            write(world, random);
+        }
+        proceed(world, random);
+    }
+    world.cut();
     world.owner = owner;
     world.history = history;
 }

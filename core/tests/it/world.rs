@@ -264,14 +264,9 @@ impl World {
         self.run_while(|_, _| true);
     }
 
-    /// Does everything that can be done but this.
-    pub fn run_without(&mut self, held: Step) {
-        self.run_while(|_, step| step != held);
-    }
-
     /// Does what can be done and is allowed, in a fixed order, until nothing is left.
     pub fn run_while(&mut self, allowed: impl Fn(&Self, Step) -> bool) {
-        for _ in 0..200_000 {
+        for _ in 0..100_000 {
             let Some(step) = self.steps().into_iter().find(|step| allowed(self, *step)) else { return };
             self.step(step);
             self.drain_finished();
@@ -388,6 +383,9 @@ impl World {
         let wall = self.wall();
         let result = self.hub.commit(transaction.clone(), wall);
         self.check(&before, &result);
+        if matches!(transaction, Transaction::Answer { .. }) {
+            self.check_diff(&before);
+        }
         let around = Around {
             before: before.replica(),
             after: self.hub.replica(),
@@ -441,6 +439,17 @@ impl World {
         }
         if self.hub.replica().cursor.modno > self.hub.replica().newest.modno {
             self.blame(format!("cursor above newest after {result:?}"));
+        }
+    }
+
+    /// A diff judges only rows that its manifests could have listed: none above everything that was read for it.
+    fn check_diff(&mut self, before: &HubModel) {
+        let newest = self.hub.replica().newest.modno;
+        let unheard = before.live().values().find(|row| {
+            row.modno > newest && self.hub.live().get(&row.id).is_none_or(|now| now.modno < row.modno)
+        });
+        if let Some(row) = unheard {
+            self.blame(format!("a diff removed {row:?}, which is newer than its manifests"));
         }
     }
 
