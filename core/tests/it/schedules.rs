@@ -15,6 +15,8 @@ use crate::world::{Version, World};
 /// Schedules in CI; more with OPMESH_SCHEDULES, from OPMESH_SEED on.
 const SCHEDULES: u64 = 4_000;
 const STEPS: u64 = 400;
+/// Failing seeds that are looked for.
+const ENOUGH: usize = 10;
 const HOSTS: u8 = 3;
 /// Bit of the swarm.
 const BUSY: u64 = 1 << 32;
@@ -290,16 +292,14 @@ fn after_any_schedule_both_sides_hold_the_same_and_nothing_is_lost() {
                     println!("seed {seed}: {why}\nagain: OPMESH_SEED={seed} OPMESH_SCHEDULES=1");
                 }
                 failed.push(seed);
+                if failed.len() == ENOUGH {
+                    break;
+                }
             }
         }
     }
     println!("{count} schedules from seed {first}: {total:#?}");
-    assert!(
-        failed.is_empty(),
-        "{} of {count} schedules failed, the first seeds: {:?}",
-        failed.len(),
-        &failed[..failed.len().min(10)]
-    );
+    assert!(failed.is_empty(), "schedules failed, the first seeds: {failed:?}");
     if (first, count) == (0, SCHEDULES) {
         let never: Vec<_> =
             total.all().into_iter().filter(|(name, count)| *count == 0 && !MUST_NOT.contains(name)).collect();
