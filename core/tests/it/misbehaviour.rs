@@ -159,7 +159,9 @@ fn hub_refuses(mut bench: HubBench, message: Message) -> Violation {
     assert_eq!(bench.rows(), before);
     assert!(!bench.sent.iter().any(|message| matches!(message, Message::Verdict(_) | Message::Need(_))));
     let said = bench.sent.len();
-    inputs().into_iter().for_each(|input| bench.input(input));
+    for input in inputs() {
+        bench.input(input);
+    }
     assert_eq!(bench.sent.len(), said);
     only(bench.finished)
 }
@@ -167,7 +169,9 @@ fn hub_refuses(mut bench: HubBench, message: Message) -> Violation {
 fn owner_refuses(mut bench: OwnerBench, message: Message) -> Violation {
     bench.sent.clear();
     bench.hear(message);
-    inputs().into_iter().for_each(|input| bench.input(input));
+    for input in inputs() {
+        bench.input(input);
+    }
     assert_eq!(bench.sent, []);
     only(bench.finished)
 }

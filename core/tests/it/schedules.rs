@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::seen::Seen;
 use crate::world::{Version, World};
 
-/// Schedules in CI; more with OPMESH_SCHEDULES, from OPMESH_SEED on.
+/// Schedules in CI; more with `OPMESH_SCHEDULES`, from `OPMESH_SEED` on.
 const SCHEDULES: u64 = 4_000;
 const STEPS: u64 = 400;
 /// Failing seeds that are looked for.
@@ -220,7 +220,9 @@ fn flood(world: &mut World) {
         world.connect();
     }
     world.run();
-    created.into_iter().for_each(|id| world.delete(id));
+    for id in created {
+        world.delete(id);
+    }
 }
 
 /// Long enough for windows of 24 hours to forget.

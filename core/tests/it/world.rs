@@ -73,7 +73,7 @@ pub struct Link {
 }
 
 pub enum OwnerEffect {
-    Read(Read),
+    Read(Box<Read>),
     TakeIncarnation,
 }
 
@@ -231,7 +231,7 @@ impl World {
             Step::OwnerEffect => {
                 let Some(effect) = link.reads.pop_front() else { return false };
                 let input = match effect {
-                    OwnerEffect::Read(read) => Input::Found(self.owner.read(read)),
+                    OwnerEffect::Read(read) => Input::Found(self.owner.read(*read)),
                     OwnerEffect::TakeIncarnation => {
                         self.owner.incarnation = self.new_label();
                         Input::NewIncarnation(self.owner.incarnation)
@@ -344,7 +344,7 @@ impl World {
                 }
                 Output::Read(read) => {
                     let two = !link.reads.is_empty();
-                    link.reads.push_back(OwnerEffect::Read(read));
+                    link.reads.push_back(OwnerEffect::Read(Box::new(read)));
                     if two {
                         self.blame("two reads at once".to_owned());
                     }

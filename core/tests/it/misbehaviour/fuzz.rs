@@ -17,8 +17,8 @@ use crate::bench::{
 fn message(numbers: (u8, u8, u8, u8), places: &[Position]) -> Message {
     let (kind, a, b, c) = numbers;
     let place = |n: u8| places[usize::from(n) % places.len()];
-    let bound = |n: u8| if n % 3 == 0 { OpId::END } else { u64::from(n % 12) };
-    let repo = |n: u8| if n % 5 == 0 { "b" } else { "a" };
+    let bound = |n: u8| if n.is_multiple_of(3) { OpId::END } else { u64::from(n % 12) };
+    let repo = |n: u8| if n.is_multiple_of(5) { "b" } else { "a" };
     let rows = || -> Vec<Operation> {
         (0..u64::from(b % 3))
             .map(|n| row(1 + n + u64::from(c % 9), 1 + n + u64::from(a % 20), repo(c)))
@@ -76,7 +76,7 @@ fn proposal(n: u8, cursor: Position) -> Proposal {
 }
 
 fn judged(n: u8, position: Position) -> MarkAnswer {
-    let outcome = if n % 2 == 0 { Comparison::Equal } else { Comparison::Differs };
+    let outcome = if n.is_multiple_of(2) { Comparison::Equal } else { Comparison::Differs };
     MarkAnswer { position, outcome }
 }
 

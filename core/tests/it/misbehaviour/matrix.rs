@@ -5,6 +5,9 @@ use opmesh_core::session::Finish;
 
 use crate::bench::{HubBench, OwnerBench, messages, synced};
 
+/// Its name, the messages that are expected in it, and how to get there.
+type State<Bench> = (&'static str, &'static [&'static str], fn() -> Bench);
+
 const ALWAYS: [&str; 2] = ["Heartbeat", "End"];
 
 fn check(state: &str, name: &str, expected: &[&str], finished: &[Finish]) {
@@ -29,15 +32,15 @@ fn a_hub_expects_a_message_or_refuses_it_by_its_name() {
         bench.hear(crate::bench::state(crate::bench::LABEL));
         bench
     };
-    let states: [(&str, &[&str], &dyn Fn() -> HubBench); 8] = [
-        ("waiting for State", &["State"], &fresh),
-        ("judging", &[], &judging),
-        ("proposed to resume", &["Matchpoint", "Ops", "Mark"], &HubBench::proposed),
-        ("proposed a diff", &["Matchpoint", "Manifest", "Answer"], &HubBench::proposed_diff),
-        ("streaming", &["Ops", "Mark"], &HubBench::streaming),
-        ("repairing by a diff", &["Ops", "Mark", "Manifest"], &HubBench::repairing),
-        ("repairing by a re-stream", &["Ops", "Mark"], &HubBench::restreaming),
-        ("in a diff", &["Manifest", "Answer"], &HubBench::diffing),
+    let states: [State<HubBench>; 8] = [
+        ("waiting for State", &["State"], fresh),
+        ("judging", &[], judging),
+        ("proposed to resume", &["Matchpoint", "Ops", "Mark"], HubBench::proposed),
+        ("proposed a diff", &["Matchpoint", "Manifest", "Answer"], HubBench::proposed_diff),
+        ("streaming", &["Ops", "Mark"], HubBench::streaming),
+        ("repairing by a diff", &["Ops", "Mark", "Manifest"], HubBench::repairing),
+        ("repairing by a re-stream", &["Ops", "Mark"], HubBench::restreaming),
+        ("in a diff", &["Manifest", "Answer"], HubBench::diffing),
     ];
     for (state, expected, bench) in states {
         for (name, message) in messages() {
@@ -51,15 +54,15 @@ fn a_hub_expects_a_message_or_refuses_it_by_its_name() {
 
 #[test]
 fn an_owner_expects_a_message_or_refuses_it_by_its_name() {
-    let states: [(&str, &[&str], &dyn Fn() -> OwnerBench); 8] = [
-        ("new", &[], &OwnerBench::new),
-        ("reading where it stands", &[], &OwnerBench::greeting),
-        ("waiting for the verdict", &["Verdict"], &OwnerBench::judged),
-        ("looking up positions", &[], &OwnerBench::choosing),
-        ("taking a new label", &[], &OwnerBench::branching),
-        ("streaming", &["Ack"], &OwnerBench::streaming),
-        ("streaming after a difference", &["Ack", "Verdict"], &OwnerBench::differed),
-        ("in a diff", &["Ack", "Need"], &OwnerBench::diffing),
+    let states: [State<OwnerBench>; 8] = [
+        ("new", &[], OwnerBench::new),
+        ("reading where it stands", &[], OwnerBench::greeting),
+        ("waiting for the verdict", &["Verdict"], OwnerBench::judged),
+        ("looking up positions", &[], OwnerBench::choosing),
+        ("taking a new label", &[], OwnerBench::branching),
+        ("streaming", &["Ack"], OwnerBench::streaming),
+        ("streaming after a difference", &["Ack", "Verdict"], OwnerBench::differed),
+        ("in a diff", &["Ack", "Need"], OwnerBench::diffing),
     ];
     for (state, expected, bench) in states {
         for (name, message) in messages() {
