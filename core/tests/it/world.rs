@@ -73,7 +73,7 @@ pub struct Link {
 }
 
 pub enum OwnerEffect {
-    Read(Read),
+    Read(Box<Read>),
     TakeIncarnation,
 }
 
@@ -231,7 +231,7 @@ impl World {
             Step::OwnerEffect => {
                 let Some(effect) = link.reads.pop_front() else { return false };
                 let input = match effect {
-                    OwnerEffect::Read(read) => Input::Found(self.owner.read(read)),
+                    OwnerEffect::Read(read) => Input::Found(self.owner.read(*read)),
                     OwnerEffect::TakeIncarnation => {
                         self.owner.incarnation = self.new_label();
                         Input::NewIncarnation(self.owner.incarnation)
@@ -266,7 +266,7 @@ impl World {
 
     /// Does what can be done and is allowed, in a fixed order, until nothing is left.
     pub fn run_while(&mut self, allowed: impl Fn(&Self, Step) -> bool) {
-        for _ in 0..100_000 {
+        for _ in 0..20_000 {
             let Some(step) = self.steps().into_iter().find(|step| allowed(self, *step)) else { return };
             self.step(step);
             self.drain_finished();
@@ -344,7 +344,7 @@ impl World {
                 }
                 Output::Read(read) => {
                     let two = !link.reads.is_empty();
-                    link.reads.push_back(OwnerEffect::Read(read));
+                    link.reads.push_back(OwnerEffect::Read(Box::new(read)));
                     if two {
                         self.blame("two reads at once".to_owned());
                     }
@@ -402,7 +402,7 @@ impl World {
                 | Committed::Judged { proposal: Proposal::InSync, .. },
             ) => self.rot_pending = false,
             Ok(Committed::Applied(_)) if self.losing => {
-                self.lose_after_repair(before.replica().diff.is_some())
+                self.lose_after_repair(before.replica().diff.is_some());
             }
             _ => {}
         }
@@ -461,11 +461,9 @@ impl World {
     fn lose_after_repair(&mut self, was_diffing: bool) {
         let replica = self.hub.replica();
         let diff_ended = was_diffing && replica.diff.is_none();
-        if diff_ended || replica.rung == Some(Rung::Restream) {
-            if let Some(id) = self.hub.live().keys().next().copied() {
-                self.lose_row(id);
-            }
-        }
+        let ended = diff_ended || replica.rung == Some(Rung::Restream);
+        let victim = self.hub.live().keys().next().copied();
+        victim.filter(|_| ended).into_iter().for_each(|id| self.lose_row(id));
     }
 
     /// The operator lets the hub repair again.

@@ -14,7 +14,9 @@ fn vanish_from_a_diff(world: &mut World, ids: &[OpId]) {
     world.close(EndReason::GrantsChanged);
     world.trace.clear();
     world.granted = "*".parse().unwrap();
-    ids.iter().for_each(|id| world.delete(*id));
+    for id in ids {
+        world.delete(*id);
+    }
     settle(world);
     assert!(matches!(proposals(world)[..], [Proposal::Diff { .. }]));
 }
@@ -66,7 +68,9 @@ fn tombstones_may_always_delete_a_hundred() {
     let mut world = world_with(LARGE);
     let ids = fill(&mut world, "a", 101);
     settle(&mut world);
-    ids.iter().for_each(|id| world.delete(*id));
+    for id in &ids {
+        world.delete(*id);
+    }
     settle(&mut world);
     assert_eq!(parked(&world, ParkReason::Guard), ids[100..]);
 }

@@ -119,9 +119,9 @@ fn an_end_closes_both_sides_and_is_the_last_that_is_said() {
         settle(&mut world);
         let close = Input::Close(EndReason::Shutdown);
         if from_owner {
-            world.owner_input(close)
+            world.owner_input(close);
         } else {
-            world.hub_input(close)
+            world.hub_input(close);
         }
         let link = world.link.as_mut().unwrap();
         let (here, there) = (Finish::Closed(EndReason::Shutdown), Finish::PeerEnded(EndReason::Shutdown));

@@ -151,13 +151,17 @@ fn equality_releases_a_quarantine_at_a_mark_and_in_a_state() {
         world.owner.live().keys().filter(|id| !world.hub.live().contains_key(id)).copied().collect()
     };
     let (mut world, _) = quarantined();
-    missing(&world).into_iter().for_each(|id| world.update(id, "sent again"));
+    for id in missing(&world) {
+        world.update(id, "sent again");
+    }
     settle(&mut world);
     assert_eq!((world.hub.replica().quarantined, world.seen.released_by_equality), (None, 1));
 
     let (mut world, _) = quarantined();
     world.cut();
-    missing(&world).into_iter().for_each(|id| world.delete(id));
+    for id in missing(&world) {
+        world.delete(id);
+    }
     reconnect(&mut world);
     assert_eq!(proposals(&world), [Proposal::InSync]);
     assert_eq!((world.hub.replica().quarantined, world.seen.released_by_equality), (None, 1));
