@@ -390,6 +390,29 @@ async fn a_frame_that_breaks_a_rule_takes_no_other_frame_of_its_group_down() {
 }
 
 #[tokio::test]
+async fn a_staged_row_that_changes_before_the_diff_ends_stays() {
+    let place = Place::new(100).await;
+    let store = place.open();
+    let (key, epoch) = client(&store, 2).await;
+    let commit = async |transaction| store.submit(&key, epoch, transaction).await.await.unwrap().unwrap();
+    commit(first_state()).await;
+    commit(frame(Position::ZERO, 3, (1..=3).map(|id| operation(id, id, "x")).collect())).await;
+    commit(Transaction::Mark(Mark { position: at(3), set: SetDigest::EMPTY })).await;
+    let answer = |hi, last, listed: u64| Transaction::Answer {
+        answer: Answer { hi, as_of: at(3), operations: vec![], gone: vec![], last },
+        listed: vec![OpId::new(listed).unwrap()],
+        as_of: at(3),
+    };
+    commit(answer(3, false, 1)).await;
+    let again = vec![operation(2, 4, "again")];
+    let ops = Ops { base: at(3), end: at(4), as_of: at(4), operations: again, tombstones: vec![] };
+    commit(Transaction::Ops { ops, stale: StaleOps::Drop }).await;
+    commit(answer(OpId::END, true, 3)).await;
+    assert_eq!(rows(&store, key).await.len(), 3);
+    assert!(parked(&store, key).await.is_empty());
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_a_crash_and_no_local_id_comes_twice() {
     let mut place = Place::new(100).await;
     let mut store = place.open();
