@@ -9,6 +9,9 @@
 
 mod admin;
 mod cli;
+mod cli_contract;
+mod cli_ops;
+mod cli_serve;
 mod intake;
 mod intake_real;
 mod store_contract;
