@@ -2,7 +2,10 @@
 //!
 //! Nothing but the command line and tests call this.
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -69,12 +72,13 @@ impl Daemon {
         tracing::info!("stopping: sessions end, what was accepted becomes durable");
         tell_manager(&sd_notify::NotifyState::Stopping);
         let node = self.node.clone();
-        tokio::select! {
-            () = stop(&node) => {}
-            () = self.signalled() => {
-                remove_serve_file(&node);
-                tracing::warn!("stopped at once; what was not durable yet is not");
-            }
+        let mut stopping = pin!(stop(&node));
+        let ended = poll_fn(|context| match stopping.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ended::Drained),
+            Poll::Pending => self.poll_signal(context).map(|()| Ended::AtOnce),
+        });
+        if ended.await == Ended::AtOnce {
+            tracing::warn!("stopped at once; what was not durable yet is not");
         }
     }
 
@@ -84,11 +88,21 @@ impl Daemon {
     }
 
     async fn signalled(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        poll_fn(|context| self.poll_signal(context)).await;
     }
+
+    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let terminated = self.terminate.poll_recv(context).is_ready();
+        let interrupted = self.interrupt.poll_recv(context).is_ready();
+        if terminated || interrupted { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// How a daemon came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Drained,
+    AtOnce,
 }
 
 async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure> {
@@ -131,14 +145,10 @@ async fn take_in_spool(node: Node) {
 
 async fn stop(node: &Node) {
     // First, so that nobody is sent to a daemon that is going.
-    remove_serve_file(node);
-    node.close().await;
-}
-
-fn remove_serve_file(node: &Node) {
     if let Err(error) = ServeFile::remove(&node.places().serve_file()) {
         tracing::warn!(%error, "serve.json could not be removed");
     }
+    node.close().await;
 }
 
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {

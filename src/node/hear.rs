@@ -4,46 +4,41 @@ use opmesh_core::model::{Position, UnixMs};
 use opmesh_core::protocol::{Comparison, EndReason, Proposal};
 use opmesh_core::replica::Committed;
 use opmesh_core::session::{Finish, Report};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::Node;
 use super::live::{Seat, Standing};
 use crate::store::Role;
 use crate::transport::{DialError, Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
 
-/// Follows sessions and the own log until the node closes.
-pub(super) async fn hear(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
-    let mut head = node.store().head();
-    loop {
-        tokio::select! {
-            () = node.stopping().cancelled() => return,
-            event = events.recv() => match event {
-                Some(event) => heard(&node, event, *head.borrow()),
-                None => return,
-            },
-            moved = moved(&mut head) => match moved {
-                Some(head) => fell_behind(&node, head),
-                None => return,
-            },
+/// Follows sessions until the node closes.
+pub(super) async fn hear_sessions(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
+    let head = node.store().head();
+    let hearing = async {
+        while let Some(event) = events.recv().await {
+            let position = *head.borrow();
+            heard(&node, event, position);
         }
-    }
+    };
+    node.stopping().run_until_cancelled(hearing).await;
 }
 
-async fn moved(head: &mut watch::Receiver<Position>) -> Option<Position> {
-    head.changed().await.ok()?;
-    Some(*head.borrow_and_update())
+/// Follows the own log until the node closes: after a new change, every hub that had everything lacks something.
+pub(super) async fn hear_own_log(node: Node) {
+    let mut head = node.store().head();
+    let hearing = async {
+        while head.changed().await.is_ok() {
+            let (position, now) = (*head.borrow_and_update(), node.clock().wall());
+            node.live().update_all(Role::KnownHost, |seat| seat.measure(position, now));
+        }
+    };
+    node.stopping().run_until_cancelled(hearing).await;
 }
 
 fn heard(node: &Node, event: SessionEvent, head: Position) {
     let now = node.clock().wall();
     let SessionEvent { peer, role, news } = event;
     node.live().update(peer, role, |seat| seat.hear(news, head, now));
-}
-
-/// A new change: every hub that had everything lacks something from now on.
-fn fell_behind(node: &Node, head: Position) {
-    let now = node.clock().wall();
-    node.live().update_all(Role::KnownHost, |seat| seat.measure(head, now));
 }
 
 impl Seat {

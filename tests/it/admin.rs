@@ -159,13 +159,9 @@ async fn json_is_the_documented_contract() {
     let pb::change::Change::Create(mut rich) = create("warning", 1000) else { panic!("another change") };
     rich.details = Some(details);
     let results = apply(&reached.client, vec![pb::change::Change::Create(rich)]).await;
-    insta::assert_snapshot!(serde_json::to_string(&results[0]).unwrap(), @r#"
-    {"line":1,"result":"created","id":"1","modno":"1"}
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(&results[0]).unwrap(), @r#"{"line":1,"result":"created","id":"1","modno":"1"}"#);
     let refused = apply(&reached.client, vec![create("success", 1), create("great", 1)]).await;
-    insta::assert_snapshot!(serde_json::to_string(&refused).unwrap(), @r#"
-    [{"line":2,"result":"error","reason":"\"great\" is not a status: expected one of unknown, pending, inprogress, success, error, system_cancelled, user_cancelled, warning"}]
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(&refused).unwrap(), @r#"[{"line":2,"result":"error","reason":"\"great\" is not a status: expected one of unknown, pending, inprogress, success, error, system_cancelled, user_cancelled, warning"}]"#);
     let own = reached.client.status(pb::StatusRequest {}).await.unwrap().key_id;
     let stable = |value: String| value.replace(&own, "KEY_ID");
     let listed = operations(&reached.client).await;
@@ -219,8 +215,8 @@ async fn json_is_the_documented_contract() {
       "key_id": "KEY_ID",
       "is_self": true,
       "connected": true,
-      "state": "",
-      "last_success_unix_ms": "0",
+      "state": "stale",
+      "last_success_unix_ms": null,
       "last_run_unix_ms": "1000",
       "last_seen_unix_ms": "5",
       "count": "1",

@@ -9,11 +9,12 @@ use std::path::Path;
 
 /// A top-level module of `opmesh` and the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &[&str]); 12] = [
+const MODULES: [(&str, &[&str]); 14] = [
     ("clock", &[]),
     ("record", &[]),
     ("places", &[]),
     ("identity", &["places"]),
+    ("pairing", &["identity"]),
     ("config", &["places"]),
     ("store", &["clock", "record"]),
     ("wire", &[]),
@@ -22,11 +23,37 @@ const MODULES: [(&str, &[&str]); 12] = [
     ("node", &["clock", "record", "places", "identity", "config", "store", "wire", "transport", "intake"]),
     (
         "admin",
-        &["clock", "record", "places", "identity", "config", "store", "wire", "transport", "intake", "node"],
+        &[
+            "clock",
+            "record",
+            "places",
+            "identity",
+            "pairing",
+            "config",
+            "store",
+            "wire",
+            "transport",
+            "intake",
+            "node",
+        ],
     ),
+    ("daemon", &["clock", "places", "config", "transport", "intake", "node", "admin"]),
     (
         "cli",
-        &["clock", "record", "places", "identity", "config", "store", "transport", "intake", "node", "admin"],
+        &[
+            "clock",
+            "record",
+            "places",
+            "identity",
+            "pairing",
+            "config",
+            "store",
+            "transport",
+            "intake",
+            "node",
+            "admin",
+            "daemon",
+        ],
     ),
 ];
 

@@ -53,11 +53,7 @@ pub(super) async fn watch(
 ) -> Result<(), Stop> {
     let query = query(&node, request.filter.unwrap_or_default()).await?;
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = out.abandoned() => return Err(Stop::Gone),
-        };
-        match event {
+        match events.recv().await {
             Ok(event) if includes(&query, &event.operation) => {
                 let name = match event.change {
                     Change::Created => "created",
