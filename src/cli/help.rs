@@ -69,7 +69,9 @@ mod tests {
             } else {
                 assert!(command.get_after_help().is_some(), "{path} has no examples");
             }
-            for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            for argument in
+                command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str()))
+            {
                 assert!(argument.get_help().is_some(), "{path}: {} has no help", argument.get_id());
             }
         }

@@ -56,7 +56,10 @@ pub(crate) struct Output {
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output").field("format", &self.format).field("volume", &self.volume).finish_non_exhaustive()
+        f.debug_struct("Output")
+            .field("format", &self.format)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,7 +224,11 @@ impl Columns {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut table = self.table.clone();
         let terminal = io::stdout().is_terminal();
-        table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+        table.set_content_arrangement(if terminal {
+            ContentArrangement::Dynamic
+        } else {
+            ContentArrangement::Disabled
+        });
         for column in table.column_iter_mut() {
             column.set_padding((0, COLUMN_GAP));
         }

@@ -172,12 +172,18 @@ impl Peer {
                 let Add { key_id, instance_id, url: urls, channel, grant: grants } = add;
                 client.add_peer(pb::AddPeerRequest { key_id, instance_id, urls, channel, grants }).await?
             }
-            Command::Verify { peer, key_id } => client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?,
+            Command::Verify { peer, key_id } => {
+                client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
+            }
             Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
             Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
-            Command::Block { peer, reason } => client.block_peer(pb::BlockPeerRequest { peer, reason }).await?,
+            Command::Block { peer, reason } => {
+                client.block_peer(pb::BlockPeerRequest { peer, reason }).await?
+            }
             Command::Unblock { peer } => client.unblock_peer(pb::UnblockPeerRequest { peer }).await?,
-            Command::Rename { peer, name } => client.rename_peer(pb::RenamePeerRequest { peer, name }).await?,
+            Command::Rename { peer, name } => {
+                client.rename_peer(pb::RenamePeerRequest { peer, name }).await?
+            }
             Command::Set { peer, url: urls, channel } => {
                 client.set_peer(pb::SetPeerRequest { peer, urls, channel }).await?
             }
@@ -232,7 +238,8 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let received = peer.grants.as_ref().map(|grants| grants.received.join(" ")).unwrap_or_default();
-    let why: Vec<_> = peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
+    let why: Vec<_> =
+        peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
     context.output.fields([
         ("peer", peer.name.clone()),
         ("instance", peer.instance_id.clone()),
@@ -288,7 +295,8 @@ async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool)
 /// Asks where somebody can answer; elsewhere `--yes` is the answer.
 fn confirmed(deed: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        let failure = Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
+        let failure =
+            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
         return Err(failure.hint("add --yes").into());
     }
     super::output::say(format_args!("{deed}? [y/N]"));

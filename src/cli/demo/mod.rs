@@ -42,7 +42,7 @@ const HUB: &str = "hub";
 /// The hosts' names.
 const HOSTS: [&str; 2] = ["web-1", "db-1"];
 /// By then the hub must hold everything that the hosts did.
-const ARRIVAL: Duration = Duration::from_secs(60);
+const ARRIVAL: Duration = Duration::from_mins(1);
 /// How often the hub is asked.
 const REFRESH: Duration = Duration::from_millis(300);
 /// SIGINT ended the demo before it was done.
@@ -58,7 +58,7 @@ impl Demo {
         context.output.note("stopping all processes");
         lab.stop().await;
         signals.shutdown().await;
-        let interrupted = played.as_ref().is_err_and(|fault| fault.is::<Interrupted>());
+        let interrupted = played.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
         if self.keep || (played.is_err() && !interrupted) {
             context.output.note(format_args!("the folder stays: {}", lab.folder().display()));
         } else {
@@ -77,7 +77,9 @@ async fn play(context: &mut Context, lab: &Lab, stay: bool) -> anyhow::Result<()
     let tool = Tool::find();
     context.output.line(match &tool {
         Tool::Restic(path) => format!("backups by {}", path.display()),
-        Tool::Copy => "restic is not on PATH: backups are made by cp, and their snapshots have no ids".to_owned(),
+        Tool::Copy => {
+            "restic is not on PATH: backups are made by cp, and their snapshots have no ids".to_owned()
+        }
     })?;
     context.output.line("")?;
     let hub = Client::connect(&lab.places(HUB).socket()).await?;

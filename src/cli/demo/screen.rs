@@ -62,7 +62,8 @@ impl Screen {
     fn print(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
         for operation in ended(operations) {
             if self.printed.insert(operation.id) {
-                let [id, host, plan, repo, kind, status, start, took, snapshot, message] = ops::row(operation);
+                let [id, host, plan, repo, kind, status, start, took, snapshot, message] =
+                    ops::row(operation);
                 output.line(
                     format!("{id:>3}  {host:<6} {plan:<8} {repo:<9} {kind:<8} {status:<8} {start}  {took:>6}  {snapshot:<8}  {message}")
                         .trim_end(),

@@ -111,7 +111,8 @@ pub(super) fn columns() -> Columns {
 
 /// One line of a table of operations.
 pub(super) fn row(operation: &pb::Operation) -> [String; 10] {
-    let took = operation.start_unix_ms.zip(operation.end_unix_ms).map(|(start, end)| end.saturating_sub(start));
+    let took =
+        operation.start_unix_ms.zip(operation.end_unix_ms).map(|(start, end)| end.saturating_sub(start));
     let message = operation.message.lines().next().unwrap_or_default();
     [
         operation.id.to_string(),
