@@ -10,5 +10,6 @@
 mod admin;
 mod intake;
 mod intake_real;
+mod intake_store;
 mod store_contract;
 mod tidy;
