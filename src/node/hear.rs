@@ -206,8 +206,12 @@ mod tests {
     fn an_owners_set_is_equal_until_something_is_applied() {
         let mut seat = Seat::default();
         let report = |committed| SessionNews::Report(Report::Applied(Box::new(committed)));
-        let set = SetDigest::EMPTY;
-        let marked = Committed::Marked { position: at(1), outcome: Comparison::Equal, set, repair: None };
+        let marked = Committed::Marked {
+            position: at(1),
+            outcome: Comparison::Equal,
+            set: SetDigest::EMPTY,
+            repair: None,
+        };
         told(&mut seat, 0, 0, report(marked));
         assert!(seat.equal && seat.standing == Standing::Live);
         let empty = opmesh_core::replica::Applied { cursor: at(2), stored: 0, removed: 0, guarded: 0 };
