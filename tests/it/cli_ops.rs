@@ -167,3 +167,11 @@ fn deletes_are_all_or_none() {
     assert_eq!(lab.run("alpha", &["ops", "delete", "1", "2"]).code, 0);
     assert_eq!(lab.json("alpha", &["ops", "list"]), json!([]));
 }
+
+#[test]
+fn watch_needs_a_daemon() {
+    let lab = Lab::with_alpha();
+    let refused = lab.run("alpha", &["ops", "watch"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (10, ""));
+    assert!(refused.stderr.contains("opmesh serve"), "{}", refused.stderr);
+}

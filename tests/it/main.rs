@@ -11,6 +11,7 @@ mod admin;
 mod cli;
 mod cli_contract;
 mod cli_ops;
+mod cli_peers;
 mod cli_serve;
 mod intake;
 mod intake_real;
