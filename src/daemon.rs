@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Failure, Reason, Socket};
@@ -16,6 +17,9 @@ use crate::intake::{Spool, take_in};
 use crate::node::{LOCK_WAIT, Listener, Node, ServeFile};
 use crate::places::Places;
 use crate::transport::Listen;
+
+/// Connections at most, and what the store, the logs and the admin socket need beside them.
+const FILES_WANTED: u64 = 20_000 + 512;
 
 /// What a daemon is started with.
 #[derive(Debug, Clone)]
@@ -46,6 +50,7 @@ impl Daemon {
         // First of all, so that a signal during the start is not lost.
         let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        raise_file_limit();
         let node = Node::open(options.places.clone(), &options.config, clock, LOCK_WAIT).await?;
         match begin(&node, &options).await {
             Ok(serving) => Ok(Self { node, serving, terminate, interrupt }),
@@ -149,6 +154,23 @@ async fn stop(node: &Node) {
         tracing::warn!(%error, "serve.json could not be removed");
     }
     node.close().await;
+}
+
+/// Every connection is a file; the usual limit of a login shell is far below what a hub may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+    let open = getrlimit(Resource::Nofile).current;
+    if open.is_some_and(|open| open < FILES_WANTED) {
+        tracing::warn!(
+            limit = open,
+            wanted = FILES_WANTED,
+            "few files may be open, so that a hub of many hosts turns some away; raise LimitNOFILE"
+        );
+    }
 }
 
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {

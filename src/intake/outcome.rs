@@ -14,6 +14,8 @@ const MAX_ERROR_BYTES: usize = 1024;
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// Bytes of a summary that are kept; a larger one is left out, because a cut one would not parse.
 pub(super) const MAX_SUMMARY_BYTES: usize = 64 * 1024;
+/// Bytes of the summaries of all snapshots of a run, so that its result fits one message to the daemon.
+const MAX_SUMMARIES_BYTES: usize = 1024 * 1024;
 
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -156,8 +158,12 @@ impl Findings {
         self.errors.push(head(text, MAX_ERROR_BYTES).to_owned());
     }
 
-    pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
+    pub(super) fn snapshot(&mut self, mut snapshot: Snapshot) {
         self.summarized = true;
+        let kept: usize = self.snapshots.iter().map(|snapshot| snapshot.summary_json.len()).sum();
+        if kept + snapshot.summary_json.len() > MAX_SUMMARIES_BYTES {
+            snapshot.summary_json.clear();
+        }
         if self.snapshots.len() < MAX_SNAPSHOTS && !self.snapshots.contains(&snapshot) {
             self.snapshots.push(snapshot);
         }
@@ -320,6 +326,19 @@ mod tests {
             "killed by signal 9"
         );
         assert_eq!(judged(Tool::Other, Ending::Exited(4), false, Findings::default()).1, "exit code 4");
+    }
+
+    #[test]
+    fn the_result_of_a_run_with_many_large_snapshots_fits_one_message() {
+        let mut findings = Findings::default();
+        for n in 0..1000 {
+            let summary_json = "s".repeat(MAX_SUMMARY_BYTES);
+            findings.snapshot(Snapshot { snapshot_id: n.to_string(), summary_json, ..Snapshot::default() });
+        }
+        let outcome = findings.judge(Tool::Kopia, Ending::Exited(0), false, String::new());
+        assert_eq!(outcome.snapshots.len(), MAX_SNAPSHOTS);
+        let bytes: usize = outcome.snapshots.iter().map(|snapshot| snapshot.summary_json.len()).sum();
+        assert_eq!(bytes, MAX_SUMMARIES_BYTES);
     }
 
     #[test]

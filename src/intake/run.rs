@@ -178,6 +178,8 @@ async fn watch(
     let ending = ending(wait(&mut child, signals).await);
     drain(&mut streams, &flow).await;
     drop(streams);
+    // What ended the child may have reached us, too, and not been looked at yet.
+    signals.already().await;
     let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
     (ending, observer.finish(ending, signals.stopped()))
 }
@@ -275,7 +277,8 @@ impl<'a, R: Recorder> Book<'a, R> {
             }
             None => Err(RecordFault::Unavailable("there is no identity here: run `opmesh init`".to_owned())),
         };
-        let begun = begun.map_err(|fault| self.warn_unrecorded(&fault)).ok();
+        // Whether the run is lost, kept, or recorded after all is known at its end; the user is told then.
+        let begun = begun.inspect_err(|fault| tracing::debug!(%fault, "the beginning is not recorded")).ok();
         Noted { start: Some(start), begun, running }
     }
 
@@ -312,7 +315,9 @@ impl<'a, R: Recorder> Book<'a, R> {
             return true;
         };
         match self.spool.map(|spool| spool.put(&result)) {
-            Some(Ok(())) => self.warn_unrecorded(&fault),
+            Some(Ok(())) => {
+                self.warn(&format!("this run cannot be recorded now: {fault}; the result is kept for later"));
+            }
             Some(Err(full)) => self.warn(&format!("this run is not recorded: {fault}; and {full}")),
             None => self.warn(&format!("this run is not recorded: {fault}")),
         }
@@ -328,11 +333,6 @@ impl<'a, R: Recorder> Book<'a, R> {
             Ok(Err(fault)) => tracing::debug!(%fault, "the spool could not be taken in"),
             Err(_) => tracing::debug!("the spool could not be taken in within {FINISH_WAIT:?}"),
         }
-    }
-
-    fn warn_unrecorded(&mut self, fault: &RecordFault) {
-        let kept = if self.spool.is_some() { "; the result is kept and recorded later" } else { "" };
-        self.warn(&format!("this run cannot be recorded now: {fault}{kept}"));
     }
 
     /// Tells the user, once; the command is more important than we are.

@@ -34,7 +34,7 @@ impl Signals {
         self.stopped
     }
 
-    /// A signal that arrived before there is a child: the run shall not begin.
+    /// A signal to stop that has arrived and was not passed on: before there is a child, the run shall not begin.
     pub(super) async fn already(&mut self) -> Option<i32> {
         let arrived = std::future::poll_fn(|context| Poll::Ready(self.take(context))).await;
         arrived

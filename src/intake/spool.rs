@@ -28,7 +28,7 @@ const BAD: &str = "bad";
 const TEMPORARY: &str = "tmp";
 
 /// A temporary file that nobody has completed for so long is of a crash.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+const ABANDONED: Duration = Duration::from_hours(24);
 
 /// The folder.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use opmesh_core::model::{Kind, UnixMs};
+use opmesh_core::model::{Kind, Status, UnixMs};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -13,7 +13,7 @@ use super::command::{CommandLine, Tool};
 use super::filter::Filter;
 use super::ledger::{Recorder, RunResult, RunStep};
 use super::observer::{Observer, Source};
-use super::outcome::Ending;
+use super::outcome::{Ending, Outcome};
 use super::pass::{Flow, pass};
 use super::run::{Book, Outputs, started};
 use super::signals::Signals;
@@ -29,7 +29,7 @@ pub struct RecordOptions {
     pub repo: String,
     /// Whose output it is.
     pub tool: String,
-    /// Which step it is; none = a backup for a known tool.
+    /// Which step it is; none = told from the output.
     pub kind: Option<Kind>,
     /// The tool's exit code, if the caller knows it.
     pub exit_code: Option<i32>,
@@ -59,11 +59,9 @@ pub async fn record<R: Recorder>(
     clock: &Clock,
 ) -> u8 {
     let mut signals = Signals::catch();
-    let known = Tool::from_name(&options.tool) != Tool::Other;
-    let kind = options.kind.unwrap_or(if known { Kind::Backup } else { Kind::Command });
-    let line = CommandLine { argv: Vec::new(), ..CommandLine::new(&[], Some(&options.tool), Some(kind)) };
+    let line = CommandLine::new(&[], Some(&options.tool), options.kind);
     let start_unix_ms = options.start.unwrap_or_else(|| clock.wall()).0;
-    let operation = started(&line, &options.repo, &options.plan, start_unix_ms);
+    let mut operation = started(&line, &options.repo, &options.plan, start_unix_ms);
     let mut book = Book::new(recorder, spool, clock, Outputs::own().stderr);
     if let Err(fault) = operation.encode() {
         book.warn(&fault.to_string());
@@ -78,10 +76,22 @@ pub async fn record<R: Recorder>(
     read(reading, &mut signals).await;
     let ending = options.exit_code.map_or(Ending::Unknown, Ending::Exited);
     let outcome = observer.lock().unwrap_or_else(PoisonError::into_inner).finish(ending, signals.stopped());
+    operation.kind = options.kind.unwrap_or_else(|| kind_of(line.tool, &outcome));
     let Some(start) = book.start(operation, options.flow) else { return 1 };
     let operations = outcome.operations(&start.operation, clock.wall().0);
     let kept = book.finish(RunResult { start, begun: None, step: RunStep::Ended, operations }).await;
     u8::from(!kept)
+}
+
+/// A success that shows no snapshot may be any command of the tool's; to take it for a backup would hide that the
+/// backups stopped.
+fn kind_of(tool: Tool, outcome: &Outcome) -> Kind {
+    let went_well = matches!(outcome.status, Status::Success | Status::Warning);
+    match tool {
+        Tool::Other => Kind::Command,
+        _ if went_well && outcome.snapshots.is_empty() => Kind::Command,
+        _ => Kind::Backup,
+    }
 }
 
 /// Reads until the input or somebody says that it is over. Ctrl-C stops the tool, whose end is then the input's; SIGTERM

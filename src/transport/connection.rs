@@ -37,8 +37,10 @@ const _: () = assert!(
 /// What a connection has come to; shared by the connection and the session that runs over it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    known: CancellationToken,
+    /// The peer has proved who it is, or will not any more.
+    settled: CancellationToken,
     over: CancellationToken,
+    known: AtomicBool,
     taken: AtomicBool,
     admitted: Mutex<Option<Admitted>>,
 }
@@ -46,8 +48,9 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(admitted: Option<Admitted>) -> Arc<Self> {
         Arc::new(Self {
-            known: CancellationToken::new(),
+            settled: CancellationToken::new(),
             over: CancellationToken::new(),
+            known: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
         })
@@ -60,7 +63,8 @@ impl Gate {
 
     /// The peer has proved who it is.
     pub(super) fn authenticated(&self) {
-        self.known.cancel();
+        self.known.store(true, Ordering::Relaxed);
+        self.settled.cancel();
         if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             admitted.known();
         }
@@ -68,13 +72,13 @@ impl Gate {
 
     /// The session has ended; so does the connection, soon.
     pub(super) fn session_over(&self) {
-        self.known.cancel();
+        self.settled.cancel();
         self.over.cancel();
     }
 
     /// Returns when the connection must go.
     async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
-        if tokio::time::timeout(handshake, self.known.cancelled()).await.is_err() {
+        if tokio::time::timeout(handshake, self.settled.cancelled()).await.is_err() {
             return Closed::Unauthenticated;
         }
         self.over.cancelled().await;
@@ -133,7 +137,7 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
-        if self.gate.known.is_cancelled() {
+        if self.gate.known.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.read = self.read.saturating_add(bytes);

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Pending, Role, Store, StoreError};
+use crate::store::{Epoch, Pending, Store, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
@@ -50,13 +50,6 @@ impl Machine {
         match self {
             Self::Owner(owner) => owner.deadline(),
             Self::Hub { hub, .. } => hub.deadline(),
-        }
-    }
-
-    const fn role(&self) -> Role {
-        match self {
-            Self::Owner(_) => Role::KnownHost,
-            Self::Hub { .. } => Role::AuthorizedClient,
         }
     }
 }
@@ -199,7 +192,7 @@ impl Driver {
                 self.feed(Input::Committed(done?));
             }
             Event::Room(room) => self.room(room.ok_or_else(link::interrupted)?),
-            Event::Read(read) => self.received(link::received(read)?)?,
+            Event::Read(read) => self.received(link::received(self.link.role, read)?)?,
             Event::Changed => self.feed(Input::Changed),
             Event::Tick => self.tick()?,
         }
@@ -283,15 +276,12 @@ impl Driver {
     }
 
     fn room(&mut self, room: OwnedPermit<Result<Frame, Status>>) {
-        match self.outgoing.pop_front() {
-            Some(frame) => {
-                drop(room.send(Ok(frame)));
-                self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
-            }
-            None => {
-                self.slot = Some(room);
-                self.grant();
-            }
+        if let Some(frame) = self.outgoing.pop_front() {
+            drop(room.send(Ok(frame)));
+            self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
+        } else {
+            self.slot = Some(room);
+            self.grant();
         }
     }
 
@@ -336,7 +326,7 @@ impl Driver {
                 | Report::Applied(_) => {}
             }
         }
-        self.local.report(self.peer, self.machine.role(), report);
+        self.local.report(self.peer, self.link.role, report);
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a session ended, or why it never began, sorted by whose doing it was.
 
 use opmesh_core::handshake::HandshakeFault;
+use opmesh_core::model::KeyId;
 use opmesh_core::protocol::EndReason;
 use opmesh_core::session::Finish;
 
@@ -63,6 +64,17 @@ pub enum Ending {
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness")]
     Randomness,
+}
+
+impl Ending {
+    /// Which other instance answered in the place of the hub.
+    pub fn other_key(&self) -> Option<KeyId> {
+        match self {
+            Self::Dial(DialError::OtherKey { other, .. }) => Some(other.presented),
+            Self::Handshake(HandshakeFault::WrongHub { presented, .. }) => Some(*presented),
+            _ => None,
+        }
+    }
 }
 
 fn finish_text(finish: &Finish) -> String {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use crate::store::Role;
 use crate::wire::Frame;
 
 use super::ending::Ending;
@@ -21,6 +22,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A stream of frames in and a queue of frames out. A dialer's queue carries no status.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// What the other side is to us.
+    pub(super) role: Role,
     pub(super) inbound: Streaming<Frame>,
     pub(super) outbound: mpsc::Sender<Result<Frame, Status>>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Link {
 impl Link {
     /// The next frame, where the end of the stream is not expected.
     pub(super) async fn receive(&mut self) -> Result<Frame, Ending> {
-        received(self.inbound.message().await)
+        received(self.role, self.inbound.message().await)
     }
 
     /// Waits for room; only for the handshake, where nothing else happens meanwhile.
@@ -55,11 +58,12 @@ impl Link {
 }
 
 /// What a read from the stream means.
-pub(super) fn received(read: Result<Option<Frame>, Status>) -> Result<Frame, Ending> {
-    match read {
-        Ok(Some(frame)) => Ok(frame),
-        Ok(None) => Err(Ending::Interrupted("the peer closed the stream without an End".to_owned())),
-        Err(status) => Err(status::ending_of(&status)),
+pub(super) fn received(role: Role, read: Result<Option<Frame>, Status>) -> Result<Frame, Ending> {
+    match (read, role) {
+        (Ok(Some(frame)), _) => Ok(frame),
+        (Ok(None), _) => Err(Ending::Interrupted("the peer closed the stream without an End".to_owned())),
+        (Err(status), Role::KnownHost) => Err(status::ending_of_hub(&status)),
+        (Err(status), Role::AuthorizedClient) => Err(status::ending_of_dialer(&status)),
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::store::Role;
 use crate::wire::peer_sync_server::{PeerSync, PeerSyncServer};
 use crate::wire::{Frame, MESSAGE_BYTES};
 
@@ -275,7 +276,7 @@ impl PeerSync for Acceptor {
             return Err(Status::resource_exhausted("one Sync stream a connection: open another connection"));
         }
         let (outbound, replies) = mpsc::channel(OUTBOUND_FRAMES);
-        let link = Link { inbound: request.into_inner(), outbound };
+        let link = Link { role: Role::AuthorizedClient, inbound: request.into_inner(), outbound };
         self.tasks.spawn(session::accept(self.local.clone(), link, info, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(replies)))
     }

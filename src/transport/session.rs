@@ -65,7 +65,10 @@ pub(super) async fn accept(
         match within_handshake(&stop, greeting).await {
             Ok(established) => run_hub(&local, link, established, stop).await,
             Err(ending) => {
-                tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                // A refusal was logged with the key, where that was known.
+                if !matches!(ending, Ending::Refused(_)) {
+                    tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                }
                 link.close([], &ending).await;
             }
         }
@@ -106,14 +109,18 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     async move {
         local.tell(hub, role, SessionNews::Dialing).await;
         let (ending, lasted) = match open(local, &target, &stop).await {
-            Err(ending) => (ending, None),
+            Err(ending) => {
+                tracing::warn!(url = %target.url, reason = %ending, "no session came about");
+                local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
+                (ending, None)
+            }
             Ok(open) => {
                 let begun = local.clock.monotonic();
                 let ending = run_owner(local, open, target, stop).await;
+                part(local, hub, role, ending.clone()).await;
                 (ending, Some(local.clock.monotonic().saturating_sub(begun)))
             }
         };
-        part(local, hub, role, ending.clone()).await;
         Outcome { ending, lasted }
     }
     .instrument(span)
@@ -138,8 +145,8 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     let opening = async {
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of(&refused))?;
-        let mut link = Link { inbound: response.into_inner(), outbound };
+            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
+        let mut link = Link { role: Role::KnownHost, inbound: response.into_inner(), outbound };
         let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),
@@ -229,11 +236,14 @@ async fn greet(local: &Local, role: Role, established: &Established) {
     local.tell(peer, role, news).await;
 }
 
+/// Makes known how the session ended, unless a newer one has its place already: that one's news count.
 async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
     if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
         tracing::info!(reason = %ending, "a session ended");
     } else {
         tracing::warn!(reason = %ending, "a session broke off");
     }
-    local.tell(peer, role, SessionNews::Ended(ending)).await;
+    if !local.sessions.is_live(&peer, role) {
+        local.tell(peer, role, SessionNews::Ended(ending)).await;
+    }
 }

@@ -3,9 +3,17 @@
 use opmesh_core::diff::EntriesFault;
 use opmesh_core::model::{NameFault, NumberFault, RecordFault};
 
+use super::decode::MESSAGE_BYTES;
+
 /// Why a frame was refused. The text names the rule; `transport/status.rs` maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireFault {
+    /// Not protobuf.
+    #[error("frame cannot be decoded: {0}")]
+    Undecodable(String),
+    /// Longer than the decoder takes; it was not read.
+    #[error("message exceeds the limit of {MESSAGE_BYTES} bytes")]
+    MessageTooLarge,
     /// No body, or one that this version does not know.
     #[error("frame has no known body")]
     UnknownBody,

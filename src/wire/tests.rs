@@ -1,3 +1,5 @@
+//! What survives the wire, and what is refused on it.
+
 use opmesh_core::model::{
     Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
     Tombstone,
@@ -215,6 +217,36 @@ fn frame_of(operations: Vec<pb::Operation>, tombstones: usize) -> Body {
     };
     let tombstones = (0..tombstones).map(tombstone).collect();
     Body::Ops(pb::Ops { base: at(0), end: at(1000), as_of: None, operations, tombstones })
+}
+
+/// The largest numbers that a long-lived owner of ten million operations has.
+fn far_on() -> Position {
+    Position { modno: Modno::new(10_000_000).unwrap(), chain: Chain([0xff; 16]) }
+}
+
+#[test]
+fn a_warm_reconnect_takes_one_exchange_of_less_than_256_bytes() {
+    let state = State {
+        incarnation: Incarnation::MAX,
+        process: ProcessNonce::MAX,
+        head: far_on(),
+        granted: Scopes::everything(),
+        set: SetDigest::from_parts([0xff; 16], 10_000_000),
+    };
+    let proposal = Proposal::InSync;
+    let verdict = Verdict { proposal, newest: far_on(), candidates: Vec::new(), credit: 8 };
+    let bytes = encode(Message::State(state)).encoded_len() + encode(Message::Verdict(verdict)).encoded_len();
+    assert!(bytes <= 256, "{bytes}");
+}
+
+#[test]
+fn a_fork_takes_less_than_1200_bytes() {
+    let proposal = Proposal::Resume { cursor: far_on() };
+    let verdict = Verdict { proposal, newest: far_on(), candidates: vec![far_on(); CANDIDATES], credit: 8 };
+    let matchpoint = Matchpoint { position: Some(far_on()), incarnation: Incarnation::MAX };
+    let bytes = encode(Message::Verdict(verdict)).encoded_len()
+        + encode(Message::Matchpoint(matchpoint)).encoded_len();
+    assert!(bytes <= 1200, "{bytes}");
 }
 
 #[test]

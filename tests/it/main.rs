@@ -15,5 +15,6 @@ mod cli_peers;
 mod cli_serve;
 mod intake;
 mod intake_real;
+mod intake_store;
 mod store_contract;
 mod tidy;

@@ -5,6 +5,7 @@
 //! rolled back. Never trusted over the tables: who updates by a remembered local id checks that a row was there.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::num::NonZeroUsize;
 
@@ -68,12 +69,13 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
 }
 
 /// The writer's memory.
-pub(super) struct Memory {
+pub(in crate::store) struct Memory {
     ids: Cache<(i64, OpId), Known>,
     flows: Cache<(i64, FlowId), FlowId>,
     groups: HashMap<i64, HashMap<Scope, i64>>,
     group_count: usize,
     totals: HashMap<i64, SetDigest>,
+    highest: HashMap<i64, Highest>,
     hashers: HashMap<i64, OwnerHasher>,
     /// Numbers for operations, own and others'.
     pub(super) op_ids: Block,
@@ -91,6 +93,13 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("head", &self.head).finish_non_exhaustive()
     }
+}
+
+/// The highest numbers of one owner that the tables hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Highest {
+    pub(super) id: i64,
+    pub(super) flow: i64,
 }
 
 /// Numbers given out from a reserved block.
@@ -124,6 +133,7 @@ impl Memory {
             groups: HashMap::new(),
             group_count: 0,
             totals: HashMap::new(),
+            highest: HashMap::new(),
             hashers: HashMap::from([(OWN, OwnerHasher::new(&own))]),
             op_ids: Block::after(row.get(4)?),
             flow_ids: Block::after(row.get(5)?),
@@ -148,12 +158,33 @@ impl Memory {
         self.groups.clear();
         self.group_count = 0;
         self.totals.clear();
+        self.highest.clear();
         self.head = mark.head;
         self.incarnation = mark.incarnation;
         let mut statement = connection.prepare_cached("SELECT op_ids, flow_ids FROM meta WHERE one = 1")?;
         (self.op_ids.reserved, self.flow_ids.reserved) =
             statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
+    }
+
+    /// The highest numbers of an owner in the tables: whatever lies above is new, and needs no look-up.
+    pub(super) fn highest(
+        &mut self,
+        owner: i64,
+        connection: &Connection,
+    ) -> Result<&mut Highest, StoreError> {
+        match self.highest.entry(owner) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let id = connection
+                    .prepare_cached("SELECT coalesce(max(original_id), 0) FROM ids WHERE owner = ?1")?
+                    .query_row([owner], |row| row.get(0))?;
+                let flow = connection
+                    .prepare_cached("SELECT coalesce(max(original_flow_id), 0) FROM flows WHERE owner = ?1")?
+                    .query_row([owner], |row| row.get(0))?;
+                Ok(unknown.insert(Highest { id, flow }))
+            }
+        }
     }
 
     pub(super) fn id(&mut self, owner: i64, id: OpId) -> Option<Known> {

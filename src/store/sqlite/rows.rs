@@ -43,7 +43,8 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(known) = self.tx.memory.id(self.owner, id) {
             return Ok(Some(known));
         }
-        if self.unknown == Some(id) {
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.id;
+        if self.unknown == Some(id) || id.to_i64() > highest {
             return Ok(None);
         }
         let known = self.look_up(id)?;
@@ -75,26 +76,33 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(local) = self.tx.memory.flow(self.owner, flow) {
             return Ok(local);
         }
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.flow;
+        let found = if flow.to_i64() > highest { None } else { self.look_up_flow(flow)? };
+        let local = match found {
+            Some(local) => local,
+            None => self.new_flow(flow, highest)?,
+        };
+        self.tx.memory.keep_flow(self.owner, flow, local);
+        Ok(local)
+    }
+
+    fn look_up_flow(&self, flow: FlowId) -> Result<Option<FlowId>, StoreError> {
         let found: Option<i64> = self
             .tx
             .connection
             .prepare_cached("SELECT local_flow_id FROM flows WHERE owner = ?1 AND original_flow_id = ?2")?
             .query_row(params![self.owner, flow.to_i64()], |row| row.get(0))
             .optional()?;
-        let local = match found {
-            Some(local) => stored("flow id", FlowId::from_i64(local))?,
-            None => {
-                let local = self.tx.next_flow_id()?;
-                self.tx
-                    .connection
-                    .prepare_cached(
-                        "INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)",
-                    )?
-                    .execute(params![self.owner, flow.to_i64(), local.to_i64()])?;
-                local
-            }
-        };
-        self.tx.memory.keep_flow(self.owner, flow, local);
+        found.map(|local| stored("flow id", FlowId::from_i64(local))).transpose()
+    }
+
+    fn new_flow(&mut self, flow: FlowId, highest: i64) -> Result<FlowId, StoreError> {
+        let local = self.tx.next_flow_id()?;
+        self.tx
+            .connection
+            .prepare_cached("INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)")?
+            .execute(params![self.owner, flow.to_i64(), local.to_i64()])?;
+        self.tx.memory.highest(self.owner, self.tx.connection)?.flow = highest.max(flow.to_i64());
         Ok(local)
     }
 
@@ -125,6 +133,8 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
                 row.modno,
                 row.group
             ])?;
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?;
+        highest.id = highest.id.max(row.original_id.to_i64());
         self.tx.insert_row(row)?;
         self.tx.tell(Change::Created, row.local_id)
     }

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod raw;
+mod relay;
 mod settings;
 mod together;
 
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
 use opmesh_core::permission::{Grants, Scopes};
+use opmesh_core::session::Report;
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +23,9 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
+use crate::store::{
+    Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store, StoreEvent,
+};
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,6 +38,8 @@ struct Instance {
     stop: CancellationToken,
     redial: Arc<Notify>,
     url: Option<HubUrl>,
+    /// The store tells of changes from the first one on only while somebody listens.
+    _listening: broadcast::Receiver<StoreEvent>,
     _folder: TempDir,
 }
 
@@ -43,6 +50,7 @@ impl Instance {
         let clock = Clock::system();
         let store = Store::create(&folder.path().join("opmesh.db"), identity.public_key(), clock).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
+        let listening = store.subscribe();
         let local = Arc::new(Local {
             identity,
             instance: format!("host-{seed}").parse().unwrap(),
@@ -59,6 +67,7 @@ impl Instance {
             stop: CancellationToken::new(),
             redial: Arc::new(Notify::new()),
             url: None,
+            _listening: listening,
             _folder: folder,
         }
     }
@@ -135,6 +144,23 @@ impl Instance {
         appended[0].id
     }
 
+    async fn record_many(&self, count: usize) {
+        let record = Record::parse(Record::for_tests("repo", "plan", &"x".repeat(120)).into_bytes()).unwrap();
+        for _ in 0..count / 100 {
+            let create = || OwnChange::Create { flow: Flow::New, record: record.clone() };
+            self.local.store.append((0..100).map(|_| create()).collect()).await.unwrap();
+        }
+    }
+
+    /// Waits until `hub` has proved to hold as many operations as were recorded.
+    async fn hears_proof_of(&mut self, hub: KeyId, count: u64) {
+        self.hears(hub, |news| match news {
+            SessionNews::Report(Report::Proved { set, .. }) => (set.count() == count).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
     async fn rows(&self) -> Vec<OpRow> {
         self.local.store.operations(OpsQuery::default()).await.unwrap().rows
     }
@@ -144,7 +170,10 @@ impl Instance {
         let mut changes = self.local.store.subscribe();
         let waiting = async {
             while !wanted(&self.rows().await) {
-                changes.recv().await.unwrap();
+                match changes.recv().await {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => panic!("the store closed"),
+                }
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();

@@ -3,12 +3,13 @@
 use opmesh_core::model::UnixMs;
 use opmesh_core::permission::{Grant, Grants};
 use opmesh_core::protocol::{EndReason, Message};
-use opmesh_core::session::{Finish, Report};
+use opmesh_core::session::Finish;
 
 use super::super::client::DialError;
 use super::raw::Raw;
+use super::relay::Relay;
 use super::*;
-use crate::store::{Joining, NewToken};
+use crate::store::{Edit, Joining, NewToken};
 
 const ALL: &str = "READ_OPERATIONS:*";
 
@@ -36,16 +37,101 @@ async fn operations_arrive_over_tls_before_and_while_connected() {
     hub.has(|rows| rows.len() == 2).await;
     host.local.store.append(vec![OwnChange::Delete { id, expect_modno: None }]).await.unwrap();
     hub.has(|rows| rows.len() == 1).await;
-    let proved = |news: &SessionNews| match news {
-        SessionNews::Report(Report::Proved { set, .. }) if set.count() == 1 => Some(*set),
-        _ => None,
-    };
-    let set = host.hears(hub.key(), proved).await;
+    host.hears_proof_of(hub.key(), 1).await;
     let check = hub.local.store.verify_host(&host.key()).await.unwrap();
     assert!(check.equal());
-    assert_eq!(check.computed, set);
+    assert_eq!(check.computed.count(), 1);
     host.shut_down().await;
     hub.shut_down().await;
+}
+
+#[tokio::test]
+async fn thousands_of_operations_arrive_although_every_connection_breaks_after_64_kib() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let relay = Relay::new(hub.url(), 64 * 1024).await;
+    let mut host = Instance::new(2);
+    host.record_many(3_000).await;
+    hub.authorize(&host.local.identity).await;
+    host.dial(hub.key(), &relay.url, ALL).await;
+    let mut broken = 0;
+    loop {
+        let ended = host.hears(hub.key(), |news| match news {
+            SessionNews::Ended(_) => Some(true),
+            SessionNews::Report(Report::Proved { set, .. }) if set.count() == 3_000 => Some(false),
+            _ => None,
+        });
+        if !ended.await {
+            break;
+        }
+        broken += 1;
+        host.redial.notify_one();
+    }
+    assert!(broken >= 3, "{broken} connections broke");
+    let check = hub.local.store.verify_host(&host.key()).await.unwrap();
+    assert!(check.equal() && check.computed.count() == 3_000);
+}
+
+#[tokio::test]
+async fn recording_does_not_wait_for_a_hub_that_takes_nothing() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let relay = Relay::new(hub.url(), usize::MAX).await;
+    let mut host = Instance::new(2);
+    hub.authorize(&host.local.identity).await;
+    host.dial(hub.key(), &relay.url, ALL).await;
+    host.hears_connected(hub.key()).await;
+    relay.stands_still.send_replace(true);
+    tokio::time::timeout(PATIENCE, host.record_many(3_000)).await.unwrap();
+    assert!(hub.rows().await.len() < 300);
+    relay.stands_still.send_replace(false);
+    host.hears_proof_of(hub.key(), 3_000).await;
+}
+
+/// Keeps the hub's store busy until the sender is dropped.
+async fn stall(hub: &Instance) -> std::sync::mpsc::Sender<()> {
+    let id = hub.record("plan", "own").await;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (began, beginning) = tokio::sync::oneshot::channel();
+    let edit = Edit::new(move |record| {
+        began.send(()).unwrap();
+        // Ends with an error when the sender is dropped, which is what is waited for.
+        held.recv().unwrap_err();
+        Ok(record.clone())
+    });
+    let store = hub.local.store.clone();
+    hub.tasks.spawn(async move {
+        store.append(vec![OwnChange::Update { id, expect_modno: None, edit }]).await.unwrap();
+    });
+    beginning.await.unwrap();
+    release
+}
+
+#[tokio::test]
+async fn a_hub_whose_disk_stands_still_holds_the_session_and_takes_everything_later() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let mut host = connected(2, &hub, ALL).await;
+    host.hears_proof_of(hub.key(), 0).await;
+    let release = stall(&hub).await;
+    host.record_many(3_000).await;
+    drop(release);
+    let proved = host.hears(hub.key(), |news| match news {
+        SessionNews::Ended(ending) => Some(Err(ending.clone())),
+        SessionNews::Report(Report::Proved { set, .. }) if set.count() == 3_000 => Some(Ok(())),
+        _ => None,
+    });
+    assert_eq!(proved.await, Ok(()), "one session did it all");
+}
+
+#[tokio::test]
+async fn a_session_can_be_ended_while_the_hubs_disk_stands_still() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let mut host = connected(2, &hub, ALL).await;
+    host.hears_proof_of(hub.key(), 0).await;
+    let release = stall(&hub).await;
+    host.record_many(1_000).await;
+    hub.local.sessions.end(&host.key(), EndReason::Revoked);
+    let ended = host.hears_ending(hub.key()).await;
+    assert_eq!(ended, Ending::Finished(Finish::PeerEnded(EndReason::Revoked)));
+    drop(release);
 }
 
 #[tokio::test]
