@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, ContentArrangement, Table, presets};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -103,9 +103,10 @@ impl Output {
         Ok(Array { output: self, empty: true })
     }
 
-    /// A terminal's control sequence.
+    /// A terminal's control sequence; passes even where colours do not.
     pub(crate) fn control(&mut self, sequence: &str) -> anyhow::Result<()> {
-        self.write(sequence)
+        self.flush()?;
+        io::stdout().write_all(sequence.as_bytes()).map_err(stdout_fault)
     }
 
     /// Prints a table; nothing at all when it has no rows, since the reason is said on stderr.
@@ -207,13 +208,20 @@ impl Columns {
     /// A table with these column names.
     pub(crate) fn new<const N: usize>(names: [&str; N]) -> Self {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(names.to_vec());
+        // Whether colours pass is decided where the lines go.
+        table.load_style(presets::NOTHING).enforce_styling().set_header(names.to_vec());
         Self { table }
     }
 
     /// One more row. Control characters are shown, not sent to the terminal.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.table.add_row(cells.iter().map(|cell| visible(cell)).collect::<Vec<_>>());
+        self.table.add_row(cells.iter().map(|cell| {
+            let shown = Cell::new(visible(cell));
+            match tone(cell) {
+                Some(color) => shown.fg(color),
+                None => shown,
+            }
+        }));
     }
 
     fn is_empty(&self) -> bool {
@@ -256,6 +264,18 @@ pub(crate) fn visible(text: &str) -> String {
         }
         shown
     })
+}
+
+/// The colour of a word that says how something stands; the word itself says it, too.
+fn tone(word: &str) -> Option<comfy_table::Color> {
+    match word {
+        "success" | "live" | "ok" => Some(comfy_table::Color::Green),
+        "warning" | "late" | "unverified" | "needs decision" => Some(comfy_table::Color::Yellow),
+        "error" | "failing" | "stale" | "refused" | "blocked" | "quarantined" | "identity conflict"
+        | "NO" => Some(comfy_table::Color::Red),
+        "inprogress" | "running" | "connecting" | "catching up" => Some(comfy_table::Color::Cyan),
+        _ => None,
+    }
 }
 
 /// One line to stderr. A stderr that is gone leaves nobody to tell.

@@ -147,8 +147,16 @@ fn a_named_configuration_that_is_missing_or_wrong_is_an_error_that_names_it() {
 
 #[test]
 fn colour_appears_only_where_it_is_asked_for() {
-    let lab = Lab::new();
-    for words in [&["--help"][..], &["version"], &["peer", "--help"]] {
-        assert!(!lab.run("a", words).stdout.contains('\u{1b}'), "{words:?}");
+    let lab = Lab::with_alpha();
+    assert_eq!(lab.run("alpha", &["run", "--plan", "p", "--repo", "r", "--", "true"]).code, 0);
+    for words in [&["--help"][..], &["ops", "list"], &["--color", "never", "ops", "list"]] {
+        assert!(!lab.run("alpha", words).stdout.contains('\u{1b}'), "{words:?}");
     }
+    assert!(lab.run("alpha", &["--color", "always", "ops", "list"]).stdout.contains('\u{1b}'));
+    let forced = |no_color: &str| {
+        let mut command = lab.command("alpha", &["ops", "list"]);
+        let listed = command.env("CLICOLOR_FORCE", "1").env("NO_COLOR", no_color).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap().contains('\u{1b}')
+    };
+    assert!(forced("") && !forced("1"));
 }

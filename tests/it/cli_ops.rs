@@ -119,12 +119,15 @@ fn a_bad_line_takes_its_transaction_with_it_and_says_which() {
 #[test]
 fn lists_are_newest_first_and_filters_are_anded() {
     let lab = Lab::with_alpha();
-    let input: String = [("backup", "success", "a"), ("backup", "error", "b"), ("forget", "success", "a")]
-        .iter()
-        .map(|(kind, status, plan)| {
-            format!("{{\"create\":{{\"kind\":\"{kind}\",\"status\":\"{status}\",\"repo_id\":\"r\",\"plan_id\":\"{plan}\",\"start_unix_ms\":1700000000000}}}}\n")
-        })
-        .collect();
+    let create = |kind: &str, status: &str, plan: &str| {
+        let start = "\"start_unix_ms\":1700000000000";
+        format!(
+            "{{\"create\":{{\"kind\":\"{kind}\",\"status\":\"{status}\",\"repo_id\":\"r\",\"plan_id\":\"{plan}\",{start}}}}}"
+        )
+    };
+    let creates =
+        [create("backup", "success", "a"), create("backup", "error", "b"), create("forget", "success", "a")];
+    let input = creates.join("\n");
     assert_eq!(lab.run_with("alpha", &["ops", "apply", "-"], &input).code, 0);
     let ids = |words: &[&str]| -> Vec<String> {
         let listed = lab.json("alpha", &[&["ops", "list"], words].concat());
@@ -163,4 +166,12 @@ fn deletes_are_all_or_none() {
     assert_eq!(lab.json("alpha", &["ops", "list"]).as_array().unwrap().len(), 2);
     assert_eq!(lab.run("alpha", &["ops", "delete", "1", "2"]).code, 0);
     assert_eq!(lab.json("alpha", &["ops", "list"]), json!([]));
+}
+
+#[test]
+fn watch_needs_a_daemon() {
+    let lab = Lab::with_alpha();
+    let refused = lab.run("alpha", &["ops", "watch"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (10, ""));
+    assert!(refused.stderr.contains("opmesh serve"), "{}", refused.stderr);
 }

@@ -16,6 +16,7 @@ mod fleet;
 mod cli;
 mod cli_contract;
 mod cli_ops;
+mod cli_peers;
 mod cli_serve;
 mod intake;
 mod intake_real;

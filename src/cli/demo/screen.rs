@@ -24,7 +24,13 @@ const ROWS: usize = 14;
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { terminal: io::stdout().is_terminal(), drawn: 0, last: Vec::new(), printed: BTreeSet::new() }
+        let able = std::env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");
+        Self {
+            terminal: able && io::stdout().is_terminal(),
+            drawn: 0,
+            last: Vec::new(),
+            printed: BTreeSet::new(),
+        }
     }
 
     /// Draws no more; what ends from now on is a line each.

@@ -46,7 +46,7 @@ Examples:
         /// Its number here
         id: u64,
     },
-    /// What happens from now on, one JSON object a line
+    /// What happens from now on, one JSON object a line; needs a running daemon
     #[command(after_help = "Examples:
   opmesh ops watch
   opmesh ops watch --status error | while read -r line; do notify \"$line\"; done")]
@@ -185,7 +185,7 @@ fn show_text(output: &mut Output, operation: &pb::Operation) -> anyhow::Result<(
 
 async fn watch(context: &mut Context, filter: Filter) -> anyhow::Result<ExitCode> {
     let filter = Some(filter.resolve(context.clock.wall()));
-    let mut events = context.client().await?.watch_operations(pb::WatchOperationsRequest { filter }).await?;
+    let mut events = context.daemon().await?.watch_operations(pb::WatchOperationsRequest { filter }).await?;
     while let Some(event) = events.next().await? {
         context.output.json_line(&event)?;
     }

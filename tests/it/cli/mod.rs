@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take that takes a moment; far more than a busy machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A data folder, with or without an instance.
 pub(crate) struct Lab {
@@ -105,7 +105,7 @@ impl Lab {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name} did not start: {line:?}"));
+        let ready = serde_json::from_str(&line).expect("a readiness line");
         Daemon { child, ready }
     }
 
