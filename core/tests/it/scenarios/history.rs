@@ -266,3 +266,22 @@ fn a_manifest_that_was_not_answered_leaves_nothing_behind() {
     assert_eq!(world.seen.forks, 0, "the hub has stored nothing of what never happened");
     assert_eq!((world.seen.differs, world.hub.parked.len()), (0, 0));
 }
+
+#[test]
+fn what_a_dropped_diff_has_staged_is_forgotten() {
+    let mut world = world();
+    let ids = fill(&mut world, "a", 3);
+    fill(&mut world, "b", 20);
+    world.granted = "repo:a".parse().unwrap();
+    settle(&mut world);
+    world.cut();
+    world.granted = "*".parse().unwrap();
+    let before = database(&world);
+    world.delete(ids[0]);
+    world.connect();
+    world.run_while(|world, _| world.hub.replica().diff.is_none_or(|diff| diff.done <= ids[0].get()));
+    run_on(&mut world, before);
+    settle(&mut world);
+    assert_eq!((world.seen.forks, world.seen.differs), (1, 0));
+    assert!(world.hub.live().contains_key(&ids[0]), "it was never deleted");
+}
