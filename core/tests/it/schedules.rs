@@ -87,13 +87,15 @@ impl Schedule {
             55 if allowed => world.wipe_owner(FrameSize { rows: 3, entries: 3 }),
             56 if allowed => resolve(world),
             57 if allowed => burst_of_deletes(world, random),
-            58 => world.losing = allowed && random.chance(30),
+            58 => world.losing = allowed && random.chance(60),
             59 if allowed => world.release(),
             60 if allowed => a_day_passes(world),
             61 if allowed && random.chance(3) => flood(world),
             62..65 if allowed && is_in_diff(world) => world.cut(),
             65 if allowed && is_in_diff(world) => change_view(world, random),
             66..69 if allowed => slip(world, random),
+            69..72 if allowed && world.hub.replica().diff.is_some() => slip(world, random),
+            72 if allowed && random.chance(40) => bad_disk(world, random),
             _ => proceed(world, random),
         }
     }
@@ -190,7 +192,12 @@ fn restore_owner(world: &mut World, copies: &Copies, random: &mut Random) {
 /// The host does something, the hub hears a part of it or nothing, and it never happened.
 fn slip(world: &mut World, random: &mut Random) {
     let (owner, history) = (world.owner.clone(), world.history.clone());
-    write(world, random);
+    let live: Vec<OpId> = world.owner.live().keys().copied().collect();
+    if !live.is_empty() && random.chance(50) {
+        world.delete(live[random.index(live.len())]);
+    } else {
+        write(world, random);
+    }
     for _ in 0..random.below(12) {
         if random.chance(20) {
             write(world, random);
@@ -253,6 +260,18 @@ fn rot(world: &mut World, random: &mut Random) {
     } else {
         world.corrupt_row(id, Modno::new(1 + random.below(300)).unwrap());
     }
+}
+
+/// The hub's disk loses what it is given until it is left alone.
+fn bad_disk(world: &mut World, random: &mut Random) {
+    rot(world, random);
+    write(world, random);
+    if world.link.is_none() {
+        world.connect();
+    }
+    world.losing = true;
+    world.run();
+    world.losing = false;
 }
 
 fn resolve(world: &mut World) {

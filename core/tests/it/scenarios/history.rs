@@ -245,3 +245,43 @@ fn a_fork_during_a_diff_drops_it_and_loses_nothing() {
     settle(&mut world);
     assert_eq!(parked(&world, ParkReason::Fork), held);
 }
+
+#[test]
+fn a_manifest_that_was_not_answered_leaves_nothing_behind() {
+    let mut world = world();
+    let ids = fill(&mut world, "a", 3);
+    fill(&mut world, "b", 3);
+    world.granted = "repo:a".parse().unwrap();
+    settle(&mut world);
+    world.cut();
+    world.granted = "*".parse().unwrap();
+    let before = database(&world);
+    // The manifest does not list what is deleted here, and then the delete never happened.
+    world.delete(ids[0]);
+    world.connect();
+    world.run_while(|world, _| count(world, "Need") == 0);
+    assert!(world.hub.replica().diff.is_some_and(|diff| diff.start.is_none()), "nothing was answered");
+    run_on(&mut world, before);
+    settle(&mut world);
+    assert_eq!(world.seen.forks, 0, "the hub has stored nothing of what never happened");
+    assert_eq!((world.seen.differs, world.hub.parked.len()), (0, 0));
+}
+
+#[test]
+fn what_a_dropped_diff_has_staged_is_forgotten() {
+    let mut world = world();
+    let ids = fill(&mut world, "a", 3);
+    fill(&mut world, "b", 20);
+    world.granted = "repo:a".parse().unwrap();
+    settle(&mut world);
+    world.cut();
+    world.granted = "*".parse().unwrap();
+    let before = database(&world);
+    world.delete(ids[0]);
+    world.connect();
+    world.run_while(|world, _| world.hub.replica().diff.is_none_or(|diff| diff.done <= ids[0].get()));
+    run_on(&mut world, before);
+    settle(&mut world);
+    assert_eq!((world.seen.forks, world.seen.differs), (1, 0));
+    assert!(world.hub.live().contains_key(&ids[0]), "it was never deleted");
+}
