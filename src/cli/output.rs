@@ -92,6 +92,15 @@ impl Output {
         self.line(serde_json::to_string(value)?)
     }
 
+    /// One JSON value a line, visible together.
+    pub(crate) fn json_lines(&mut self, values: &[impl Serialize]) -> anyhow::Result<()> {
+        for value in values {
+            self.write(&serde_json::to_string(value)?)?;
+            self.write("\n")?;
+        }
+        self.flush()
+    }
+
     /// One JSON object as the whole answer, indented.
     pub(crate) fn object(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
         self.line(serde_json::to_string_pretty(value)?)

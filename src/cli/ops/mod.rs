@@ -32,11 +32,11 @@ Examples:
   opmesh ops list --host web-1 --kind backup --limit 10
   opmesh ops list --json | jq -r '.[] | select(.status == \"error\") | .message'")]
     List {
-        #[command(flatten)]
-        filter: Filter,
         /// At most so many [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// One operation with everything known about it
     #[command(after_help = "Examples:
