@@ -383,6 +383,7 @@ impl World {
         let wall = self.wall();
         let result = self.hub.commit(transaction.clone(), wall);
         self.check(&before, &result);
+        self.check_old_label(&before);
         match &transaction {
             Transaction::State { state, .. } => self.check_label(&before, state.incarnation, &result),
             Transaction::Answer { .. } => self.check_diff(&before),
@@ -449,6 +450,15 @@ impl World {
         let Ok(superseded) = before.clone().is_superseded(label);
         if superseded != matches!(result, Ok(Committed::Conflict { .. })) {
             self.blame(format!("label {label}, superseded {superseded}, led to {result:?}"));
+        }
+    }
+
+    /// A label that is no longer the current one is superseded.
+    fn check_old_label(&mut self, before: &HubModel) {
+        let current = self.hub.replica().incarnation;
+        let Some(old) = before.replica().incarnation.filter(|old| Some(*old) != current) else { return };
+        if self.hub.is_superseded(old) != Ok(true) {
+            self.blame(format!("label {old} was replaced and is not superseded"));
         }
     }
 
