@@ -12,7 +12,7 @@ use opmesh_core::model::{
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
 use opmesh_core::protocol::{Comparison, EndReason, Message, Proposal, Violation};
-use opmesh_core::replica::{Committed, ParkReason, Rung, Transaction, release};
+use opmesh_core::replica::{Committed, ParkReason, Rows, Rung, Transaction, release};
 use opmesh_core::session::{Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read};
 
 use crate::seen::{Around, Seen};
@@ -383,8 +383,11 @@ impl World {
         let wall = self.wall();
         let result = self.hub.commit(transaction.clone(), wall);
         self.check(&before, &result);
-        if matches!(transaction, Transaction::Answer { .. }) {
-            self.check_diff(&before);
+        self.check_old_label(&before);
+        match &transaction {
+            Transaction::State { state, .. } => self.check_label(&before, state.incarnation, &result),
+            Transaction::Answer { .. } => self.check_diff(&before),
+            Transaction::Matchpoint(_) | Transaction::Ops { .. } | Transaction::Mark(_) => {}
         }
         let around = Around {
             before: before.replica(),
@@ -439,6 +442,23 @@ impl World {
         }
         if self.hub.replica().cursor.modno > self.hub.replica().newest.modno {
             self.blame(format!("cursor above newest after {result:?}"));
+        }
+    }
+
+    /// A superseded label is refused, and only such a one.
+    fn check_label(&mut self, before: &HubModel, label: Incarnation, result: &Result<Committed, Violation>) {
+        let Ok(superseded) = before.clone().is_superseded(label);
+        if superseded != matches!(result, Ok(Committed::Conflict { .. })) {
+            self.blame(format!("label {label}, superseded {superseded}, led to {result:?}"));
+        }
+    }
+
+    /// A label that is no longer the current one is superseded.
+    fn check_old_label(&mut self, before: &HubModel) {
+        let current = self.hub.replica().incarnation;
+        let Some(old) = before.replica().incarnation.filter(|old| Some(*old) != current) else { return };
+        if self.hub.is_superseded(old) != Ok(true) {
+            self.blame(format!("label {old} was replaced and is not superseded"));
         }
     }
 

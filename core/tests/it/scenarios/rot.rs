@@ -1,7 +1,10 @@
 //! The hub's disk alters or loses rows.
 
-use opmesh_core::model::Modno;
+use opmesh_core::model::{Modno, Position, Record};
 use opmesh_core::replica::Rung;
+use opmesh_core::session::Input;
+
+use crate::bench::{OwnerBench, verdict};
 
 use super::*;
 
@@ -218,4 +221,30 @@ fn repairs_of_two_days_do_not_add_up() {
         world.connect();
     }
     assert_eq!((world.seen.quarantines, world.hub.replica().unequal_repairs.len()), (0, 1));
+}
+
+#[test]
+fn a_read_that_was_under_way_when_a_restream_begins_is_thrown_away() {
+    let mut bench = OwnerBench::differed();
+    bench.held = true;
+    bench.model.create(Record::for_tests("a", "x", "late"));
+    bench.input(Input::Changed);
+    bench.sent.clear();
+    bench.hear(verdict(Proposal::Restream, Position::ZERO));
+    assert!(bench.step(), "the read was under way");
+    assert_eq!(bench.sent, []);
+    bench.step();
+    let [Message::Ops(first)] = &bench.sent[..] else { panic!("{:?}", bench.sent) };
+    assert_eq!((first.base, first.operations[0].id.get()), (Position::ZERO, 1));
+}
+
+#[test]
+fn an_update_below_the_held_modno_is_not_applied_and_ends_in_a_restream() {
+    let (mut world, ids) = synced(4);
+    world.corrupt_row(ids[0], Modno::new(10_000).unwrap());
+    world.update(ids[0], "newer, but below");
+    world.run_while(|world, _| world.hub.replica().cursor != world.owner.head());
+    assert_eq!(world.hub.live()[&ids[0]].modno.get(), 10_000);
+    settle(&mut world);
+    assert_eq!(world.seen.restreams, 1);
 }
