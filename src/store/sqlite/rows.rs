@@ -279,8 +279,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
             page.last = Some((copy.id, copy.number));
             let group: i64 = row.get(2)?;
             let waits = match ParkReason::from_name(row.get_ref(3)?.as_str().unwrap_or_default()) {
-                Some(ParkReason::Restream) => true,
-                Some(ParkReason::View) => groups.get(&group).copied().unwrap_or(false),
+                Some(ParkReason::Restream | ParkReason::View) => groups.get(&group).copied().unwrap_or(false),
                 Some(ParkReason::Fork | ParkReason::Guard) | None => false,
             };
             if waits {
