@@ -2,8 +2,12 @@
 //!
 //! Nothing but the command line and tests call this.
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{Failure, Reason, Socket};
@@ -13,6 +17,9 @@ use crate::intake::{Spool, take_in};
 use crate::node::{LOCK_WAIT, Listener, Node, ServeFile};
 use crate::places::Places;
 use crate::transport::Listen;
+
+/// Connections at most, and what the store, the logs and the admin socket need beside them.
+const FILES_WANTED: u64 = 20_000 + 512;
 
 /// What a daemon is started with.
 #[derive(Debug, Clone)]
@@ -43,6 +50,7 @@ impl Daemon {
         // First of all, so that a signal during the start is not lost.
         let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        raise_file_limit();
         let node = Node::open(options.places.clone(), &options.config, clock, LOCK_WAIT).await?;
         match begin(&node, &options).await {
             Ok(serving) => Ok(Self { node, serving, terminate, interrupt }),
@@ -69,12 +77,13 @@ impl Daemon {
         tracing::info!("stopping: sessions end, what was accepted becomes durable");
         tell_manager(&sd_notify::NotifyState::Stopping);
         let node = self.node.clone();
-        tokio::select! {
-            () = stop(&node) => {}
-            () = self.signalled() => {
-                remove_serve_file(&node);
-                tracing::warn!("stopped at once; what was not durable yet is not");
-            }
+        let mut stopping = pin!(stop(&node));
+        let ended = poll_fn(|context| match stopping.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Ended::Drained),
+            Poll::Pending => self.poll_signal(context).map(|()| Ended::AtOnce),
+        });
+        if ended.await == Ended::AtOnce {
+            tracing::warn!("stopped at once; what was not durable yet is not");
         }
     }
 
@@ -84,11 +93,21 @@ impl Daemon {
     }
 
     async fn signalled(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        poll_fn(|context| self.poll_signal(context)).await;
     }
+
+    fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let terminated = self.terminate.poll_recv(context).is_ready();
+        let interrupted = self.interrupt.poll_recv(context).is_ready();
+        if terminated || interrupted { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// How a daemon came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Drained,
+    AtOnce,
 }
 
 async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure> {
@@ -131,13 +150,26 @@ async fn take_in_spool(node: Node) {
 
 async fn stop(node: &Node) {
     // First, so that nobody is sent to a daemon that is going.
-    remove_serve_file(node);
+    if let Err(error) = ServeFile::remove(&node.places().serve_file()) {
+        tracing::warn!(%error, "serve.json could not be removed");
+    }
     node.close().await;
 }
 
-fn remove_serve_file(node: &Node) {
-    if let Err(error) = ServeFile::remove(&node.places().serve_file()) {
-        tracing::warn!(%error, "serve.json could not be removed");
+/// Every connection is a file; the usual limit of a login shell is far below what a hub may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
+    let open = getrlimit(Resource::Nofile).current;
+    if open.is_some_and(|open| open < FILES_WANTED) {
+        tracing::warn!(
+            limit = open,
+            wanted = FILES_WANTED,
+            "few files may be open, so that a hub of many hosts turns some away; raise LimitNOFILE"
+        );
     }
 }
 

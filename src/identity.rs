@@ -21,9 +21,6 @@ use zeroize::Zeroizing;
 
 use opmesh_core::model::{KeyId, PublicKey};
 
-/// The key file's name inside the data directory.
-pub const KEY_FILE: &str = "identity.key";
-
 /// More than any key file holds; what is larger is not read.
 const MAX_FILE_BYTES: u64 = 4096;
 /// Files: nothing for group and others, nothing executable.
@@ -294,7 +291,7 @@ mod tests {
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let path = folder.path().join(KEY_FILE);
+        let path = folder.path().join("identity.key");
         (folder, path)
     }
 
@@ -312,7 +309,7 @@ mod tests {
     #[test]
     fn a_missing_directory_is_made_for_its_owner_alone() {
         let (folder, _) = folder();
-        let path = folder.path().join("deep/er").join(KEY_FILE);
+        let path = folder.path().join("deep/er").join("identity.key");
         Identity::create(&path).unwrap();
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
         Identity::load(&path).unwrap();

@@ -5,8 +5,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf, absolute};
 
-use crate::identity::KEY_FILE;
-
 /// What the user said on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -95,7 +93,7 @@ impl Places {
 
     /// The identity key.
     pub fn key(&self) -> PathBuf {
-        self.data_dir.join(KEY_FILE)
+        self.data_dir.join("identity.key")
     }
 
     /// The database.

@@ -11,8 +11,8 @@ use tokio_stream::Stream;
 use tonic::Streaming;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
-use tower::util::BoxCloneSyncService;
 use tower::service_fn;
+use tower::util::BoxCloneSyncService;
 
 use super::error::{Failure, Reason};
 use super::pb;

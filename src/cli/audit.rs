@@ -59,7 +59,9 @@ async fn verify(context: &mut Context) -> anyhow::Result<ExitCode> {
     } else {
         match found.bad_id {
             None => context.output.line(format_args!("{} records, all in order", found.count))?,
-            Some(bad) => context.output.line(format_args!("record {bad} of {} does not fit the ones before it", found.count))?,
+            Some(bad) => context
+                .output
+                .line(format_args!("record {bad} of {} does not fit the ones before it", found.count))?,
         }
     }
     Ok(ExitCode::from(if found.equal { Exit::Ok.code() } else { Exit::Found.code() }))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::logging::LogFormat;
 use super::output::{Color, Output};
-use crate::admin::{Client, Failure, Reached, Reason, reach};
+use crate::admin::{Client, Failure, Reached, Reason, daemon, reach};
 use crate::clock::Clock;
 use crate::node::LOCK_WAIT;
 use crate::places::{Given, Places};
@@ -63,6 +63,13 @@ impl Context {
         self.close().await;
         self.reached = Some(reached);
         Ok(client)
+    }
+
+    /// The way to the instance's daemon, for what makes no sense without one.
+    pub(super) async fn daemon(&self) -> Result<Client, Failure> {
+        let instance = self.instance()?;
+        instance.must_exist()?;
+        daemon(&instance.places).await
     }
 
     /// Lets go of the instance.

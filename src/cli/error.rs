@@ -92,7 +92,7 @@ fn explain(fault: &anyhow::Error) -> Failure {
     if let Some(failure) = fault.downcast_ref::<Failure>() {
         return Failure { message, ..failure.clone() };
     }
-    let system = fault.chain().any(|cause| cause.is::<io::Error>());
+    let system = fault.chain().any(<dyn std::error::Error>::is::<io::Error>);
     Failure::new(if system { Reason::Io } else { Reason::Internal }, message)
 }
 
@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_its_exit_and_hint_under_added_context() {
-        let failure = Failure::new(Reason::Refused, "the hub refused this instance").hint("ask for a new token");
+        let failure =
+            Failure::new(Reason::Refused, "the hub refused this instance").hint("ask for a new token");
         let explained = explain(&anyhow::Error::new(failure).context("pairing"));
         assert_eq!(explained.exit().code(), 4);
         assert_eq!(explained.hint, "ask for a new token");

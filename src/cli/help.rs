@@ -21,8 +21,9 @@ Examples:
   opmesh run --plan home --repo nas -- restic backup /home --json
   opmesh ops list --since 7d --status error,warning
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 done in part, 4 refused by the peer, 10 unreachable, 11 locked by another,
-12 not the identity expected, 20 the check found something, 128+N by signal, 141 stdout closed.";
+Exit codes: 0 ok, 1 error, 2 usage, 3 done in part, 4 refused by the peer, 10 unreachable,
+11 locked by another, 12 not the identity expected, 20 the check found something,
+128+N by signal, 141 stdout closed.";
 
 /// Replaces the one long list of commands by groups.
 pub(super) fn grouped(command: Command) -> Command {
@@ -36,7 +37,7 @@ pub(super) fn grouped(command: Command) -> Command {
             writeln!(page, "  {name:<12}{about}").unwrap_or_default();
         }
     }
-    page.push_str("\n{options}\n\n{after-help}");
+    page.push_str("\nOptions for every command:\n{options}{after-help}");
     command.help_template(page).after_help(EXAMPLES)
 }
 
@@ -68,7 +69,9 @@ mod tests {
             } else {
                 assert!(command.get_after_help().is_some(), "{path} has no examples");
             }
-            for argument in command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str())) {
+            for argument in
+                command.get_arguments().filter(|a| !["help", "version"].contains(&a.get_id().as_str()))
+            {
                 assert!(argument.get_help().is_some(), "{path}: {} has no help", argument.get_id());
             }
         }

@@ -92,7 +92,16 @@ async fn list(context: &mut Context) -> anyhow::Result<ExitCode> {
         array.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Columns::new(["HOST", "STATE", "CONNECTED", "LAST SUCCESS", "LAST RUN", "LAST SEEN", "OPERATIONS", "PARKED"]);
+    let mut table = Columns::new([
+        "HOST",
+        "STATE",
+        "CONNECTED",
+        "LAST SUCCESS",
+        "LAST RUN",
+        "LAST SEEN",
+        "OPERATIONS",
+        "PARKED",
+    ]);
     while let Some(host) = hosts.next().await? {
         table.row(host_row(&host));
     }
@@ -120,7 +129,8 @@ fn show(context: &mut Context, host: &pb::Host) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let [name, state, connected, success, run, seen, count, parked] = host_row(host);
-    let position = host.position.as_ref().map_or_else(|| "-".to_owned(), |at| format!("{} {}", at.modno, at.chain));
+    let position =
+        host.position.as_ref().map_or_else(|| "-".to_owned(), |at| format!("{} {}", at.modno, at.chain));
     context.output.fields([
         ("host", name),
         ("instance", host.instance_id.clone()),
@@ -176,7 +186,9 @@ fn show_verifications(context: &mut Context, found: &[pb::HostVerification]) -> 
     context.output.table(&table)?;
     for verification in found {
         for bad in &verification.bad_operations {
-            context.output.line(format_args!("{}: operation {}: {}", verification.host, bad.id, bad.fault))?;
+            context
+                .output
+                .line(format_args!("{}: operation {}: {}", verification.host, bad.id, bad.fault))?;
         }
     }
     Ok(())
@@ -192,7 +204,17 @@ async fn parked(context: &mut Context, host: String) -> anyhow::Result<ExitCode>
         array.finish()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Columns::new(["PARKED ID", "REASON", "PARKED", "PLAN", "REPO", "KIND", "STATUS", "START", "SNAPSHOT"]);
+    let mut table = Columns::new([
+        "PARKED ID",
+        "REASON",
+        "PARKED",
+        "PLAN",
+        "REPO",
+        "KIND",
+        "STATUS",
+        "START",
+        "SNAPSHOT",
+    ]);
     while let Some(row) = parked.next().await? {
         let operation = row.operation.unwrap_or_default();
         table.row([

@@ -29,7 +29,11 @@ impl Init {
         let places = context.places()?;
         match node::init(&places, self.instance_id.clone(), None, context.clock).await {
             Ok(made) => {
-                context.output.note(format_args!("made {} in {}", made.instance, places.data_dir().display()));
+                context.output.note(format_args!(
+                    "made {} in {}",
+                    made.instance,
+                    places.data_dir().display()
+                ));
                 let made = Who { key_id: made.key_id.to_string(), instance_id: made.instance.to_string() };
                 who(context, made)
             }
@@ -41,8 +45,11 @@ impl Init {
     async fn again(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         let status = context.client().await?.status(pb::StatusRequest {}).await?;
         if let Some(name) = self.instance_id.filter(|name| name.as_str() != status.instance_id) {
-            let message = format!("this instance is called {}, not {name}; nothing was changed", status.instance_id);
-            return Err(Failure::new(Reason::Exists, message).hint("name another folder with --data-dir").into());
+            let message =
+                format!("this instance is called {}, not {name}; nothing was changed", status.instance_id);
+            return Err(Failure::new(Reason::Exists, message)
+                .hint("name another folder with --data-dir")
+                .into());
         }
         who(context, Who { key_id: status.key_id, instance_id: status.instance_id })
     }

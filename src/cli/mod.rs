@@ -53,20 +53,34 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options for every command")]
 struct Globals {
-    /// Folder of this instance [default: $OPMESH_DATA_DIR, /var/lib/opmesh for root, else ~/.local/state/opmesh]
+    /// Folder of this instance [default: `$OPMESH_DATA_DIR`, /var/lib/opmesh for root, else ~/.local/state/opmesh]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Configuration file [default: $OPMESH_CONFIG, else opmesh.toml in the data folder, if there]
+    /// Configuration file [default: `$OPMESH_CONFIG`, else opmesh.toml in the data folder, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Answers as JSON; an error as one JSON line on stderr
     #[arg(long, global = true)]
     json: bool,
     /// When to colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     color: Color,
     /// How log lines are written [default: log.format of the configuration, else text]
-    #[arg(long, global = true, value_enum, value_name = "FORMAT", env = "OPMESH_LOG_FORMAT", hide_env = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        env = "OPMESH_LOG_FORMAT",
+        hide_env = true
+    )]
     log_format: Option<LogFormat>,
     /// Say less on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -123,7 +137,9 @@ fn execute(cli: Cli) -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(fault) => return error::report(&anyhow::Error::new(fault).context("no threads to work with"), json),
+        Err(fault) => {
+            return error::report(&anyhow::Error::new(fault).context("no threads to work with"), json);
+        }
     };
     let ended = runtime.block_on(async {
         let ended = cli.command.execute(&mut context).await;

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, ContentArrangement, Table, presets};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -56,7 +56,10 @@ pub(crate) struct Output {
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output").field("format", &self.format).field("volume", &self.volume).finish_non_exhaustive()
+        f.debug_struct("Output")
+            .field("format", &self.format)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,6 +92,15 @@ impl Output {
         self.line(serde_json::to_string(value)?)
     }
 
+    /// One JSON value a line, visible together.
+    pub(crate) fn json_lines(&mut self, values: &[impl Serialize]) -> anyhow::Result<()> {
+        for value in values {
+            self.write(&serde_json::to_string(value)?)?;
+            self.write("\n")?;
+        }
+        self.flush()
+    }
+
     /// One JSON object as the whole answer, indented.
     pub(crate) fn object(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
         self.line(serde_json::to_string_pretty(value)?)
@@ -100,9 +112,10 @@ impl Output {
         Ok(Array { output: self, empty: true })
     }
 
-    /// A terminal's control sequence.
+    /// A terminal's control sequence; passes even where colours do not.
     pub(crate) fn control(&mut self, sequence: &str) -> anyhow::Result<()> {
-        self.write(sequence)
+        self.flush()?;
+        io::stdout().write_all(sequence.as_bytes()).map_err(stdout_fault)
     }
 
     /// Prints a table; nothing at all when it has no rows, since the reason is said on stderr.
@@ -131,11 +144,6 @@ impl Output {
         if self.volume > Volume::Quiet {
             say(text);
         }
-    }
-
-    /// Something that needs a look. Said even with `-q`.
-    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
-        say(format_args!("opmesh: warning: {text}"));
     }
 
     /// Shows on stderr that something goes on, where somebody watches; it is wiped when the value is dropped.
@@ -209,13 +217,20 @@ impl Columns {
     /// A table with these column names.
     pub(crate) fn new<const N: usize>(names: [&str; N]) -> Self {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(names.to_vec());
+        // Whether colours pass is decided where the lines go.
+        table.load_style(presets::NOTHING).enforce_styling().set_header(names.to_vec());
         Self { table }
     }
 
     /// One more row. Control characters are shown, not sent to the terminal.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.table.add_row(cells.iter().map(|cell| visible(cell)).collect::<Vec<_>>());
+        self.table.add_row(cells.iter().map(|cell| {
+            let shown = Cell::new(visible(cell));
+            match tone(cell) {
+                Some(color) => shown.fg(color),
+                None => shown,
+            }
+        }));
     }
 
     fn is_empty(&self) -> bool {
@@ -226,7 +241,11 @@ impl Columns {
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut table = self.table.clone();
         let terminal = io::stdout().is_terminal();
-        table.set_content_arrangement(if terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+        table.set_content_arrangement(if terminal {
+            ContentArrangement::Dynamic
+        } else {
+            ContentArrangement::Disabled
+        });
         for column in table.column_iter_mut() {
             column.set_padding((0, COLUMN_GAP));
         }
@@ -254,6 +273,18 @@ pub(crate) fn visible(text: &str) -> String {
         }
         shown
     })
+}
+
+/// The colour of a word that says how something stands; the word itself says it, too.
+fn tone(word: &str) -> Option<comfy_table::Color> {
+    match word {
+        "success" | "live" | "ok" => Some(comfy_table::Color::Green),
+        "warning" | "late" | "unverified" | "needs decision" => Some(comfy_table::Color::Yellow),
+        "error" | "failing" | "stale" | "refused" | "blocked" | "quarantined" | "identity conflict"
+        | "NO" => Some(comfy_table::Color::Red),
+        "inprogress" | "running" | "connecting" | "catching up" => Some(comfy_table::Color::Cyan),
+        _ => None,
+    }
 }
 
 /// One line to stderr. A stderr that is gone leaves nobody to tell.

@@ -79,7 +79,7 @@ struct Join {
     /// How the hub is spoken to: tls, or plain on loopback
     #[arg(long, value_name = "C")]
     channel: Option<String>,
-    /// What the hub may do with this instance's things [default: READ_OPERATIONS:*]
+    /// What the hub may do with this instance's things [default: `READ_OPERATIONS:*`]
     #[arg(long, value_name = "TYPE:SCOPE,…")]
     grant: Vec<String>,
     /// How long to wait for the hub
@@ -134,7 +134,13 @@ async fn tokens(context: &mut Context) -> anyhow::Result<ExitCode> {
     let mut table = Columns::new(["ID", "LABEL", "USES LEFT", "EXPIRES", "GIVES"]);
     while let Some(token) = tokens.next().await? {
         let gives = if token.grants.is_empty() { "nothing".to_owned() } else { token.grants.join(" ") };
-        table.row([token.id, token.label, token.uses_left.to_string(), time::show_ms(token.expires_unix_ms), gives]);
+        table.row([
+            token.id,
+            token.label,
+            token.uses_left.to_string(),
+            time::show_ms(token.expires_unix_ms),
+            gives,
+        ]);
     }
     context.output.table(&table)?;
     Ok(ExitCode::SUCCESS)
@@ -194,7 +200,10 @@ fn say_grants(context: &Context, whom: &str, grants: &[String]) {
 fn read_token(argument: &str) -> anyhow::Result<String> {
     let mut text = String::new();
     if argument == "-" {
-        io::stdin().take(MAX_TOKEN_BYTES).read_to_string(&mut text).context("the token cannot be read from stdin")?;
+        io::stdin()
+            .take(MAX_TOKEN_BYTES)
+            .read_to_string(&mut text)
+            .context("the token cannot be read from stdin")?;
     } else if let Some(path) = argument.strip_prefix('@') {
         let file = fs::File::open(path).with_context(|| format!("the token file {path} cannot be opened"))?;
         file.take(MAX_TOKEN_BYTES)

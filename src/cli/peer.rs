@@ -7,7 +7,7 @@ use super::context::Context;
 use super::output::{Columns, visible};
 use super::status;
 use super::time;
-use crate::admin::{Client, Failure, Reason, pb};
+use crate::admin::{Client, Exit, Failure, Reason, pb};
 
 /// Peers: who may speak with this instance, and what each may do
 ///
@@ -172,12 +172,18 @@ impl Peer {
                 let Add { key_id, instance_id, url: urls, channel, grant: grants } = add;
                 client.add_peer(pb::AddPeerRequest { key_id, instance_id, urls, channel, grants }).await?
             }
-            Command::Verify { peer, key_id } => client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?,
+            Command::Verify { peer, key_id } => {
+                client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
+            }
             Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
             Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
-            Command::Block { peer, reason } => client.block_peer(pb::BlockPeerRequest { peer, reason }).await?,
+            Command::Block { peer, reason } => {
+                client.block_peer(pb::BlockPeerRequest { peer, reason }).await?
+            }
             Command::Unblock { peer } => client.unblock_peer(pb::UnblockPeerRequest { peer }).await?,
-            Command::Rename { peer, name } => client.rename_peer(pb::RenamePeerRequest { peer, name }).await?,
+            Command::Rename { peer, name } => {
+                client.rename_peer(pb::RenamePeerRequest { peer, name }).await?
+            }
             Command::Set { peer, url: urls, channel } => {
                 client.set_peer(pb::SetPeerRequest { peer, urls, channel }).await?
             }
@@ -232,7 +238,8 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let received = peer.grants.as_ref().map(|grants| grants.received.join(" ")).unwrap_or_default();
-    let why: Vec<_> = peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
+    let why: Vec<_> =
+        peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
     context.output.fields([
         ("peer", peer.name.clone()),
         ("instance", peer.instance_id.clone()),
@@ -272,7 +279,10 @@ async fn revoke(client: &Client, peer: String, grants: Vec<String>) -> anyhow::R
 async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool) -> anyhow::Result<ExitCode> {
     if !yes {
         let found = client.get_peer(pb::GetPeerRequest { peer: peer.clone() }).await?;
-        confirm(&format!("remove {} ({})?", visible(&found.name), found.key_id))?;
+        if !confirmed(&format!("remove {} ({})", visible(&found.name), found.key_id))? {
+            context.output.note("nothing was removed");
+            return Ok(ExitCode::from(Exit::Error.code()));
+        }
     }
     let removed = client.remove_peer(pb::RemovePeerRequest { peer }).await?;
     context.output.note(format_args!("removed {} ({})", visible(&removed.name), removed.key_id));
@@ -283,17 +293,14 @@ async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool)
 }
 
 /// Asks where somebody can answer; elsewhere `--yes` is the answer.
-fn confirm(question: &str) -> anyhow::Result<()> {
+fn confirmed(deed: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        let failure = Failure::new(Reason::InvalidArgument, format!("{question} Nobody is there to be asked"));
+        let failure =
+            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
         return Err(failure.hint("add --yes").into());
     }
-    super::output::say(format_args!("{question} [y/N]"));
+    super::output::say(format_args!("{deed}? [y/N]"));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(Failure::new(Reason::InvalidArgument, "nothing was removed").into())
-    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

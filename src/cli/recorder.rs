@@ -51,7 +51,9 @@ impl Recorder for Way {
         };
         let request = pb::FinishRunRequest {
             start: Some(run_start(&result.start)),
-            begun: result.begun.map(|begun| pb::BegunRun { id: begun.id.get(), flow_id: begun.flow_id.get() }),
+            begun: result
+                .begun
+                .map(|begun| pb::BegunRun { id: begun.id.get(), flow_id: begun.flow_id.get() }),
             step: step.to_owned(),
             operations: result.operations.iter().map(operation).collect(),
         };

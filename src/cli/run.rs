@@ -52,13 +52,13 @@ impl Run {
         };
         let way = Way::to_instance(context);
         let spool = way.spool();
-        let code =
-            intake::run(options, Outputs::own(), Some(&way), spool.as_ref(), &context.clock).await;
+        let code = intake::run(options, Outputs::own(), Some(&way), spool.as_ref(), &context.clock).await;
         Ok(ExitCode::from(code))
     }
 }
 
 /// Reads a kind of step by its name.
 pub(super) fn parse_kind(text: &str) -> Result<Kind, String> {
-    Kind::from_name(text).ok_or_else(|| format!("expected one of {}", Kind::ALL.map(|(.., name)| name).join(", ")))
+    Kind::from_name(text)
+        .ok_or_else(|| format!("expected one of {}", Kind::ALL.map(|(.., name)| name).join(", ")))
 }

@@ -57,9 +57,14 @@ fn daemon(daemon: Option<&pb::Daemon>) -> String {
         return "not running".to_owned();
     };
     let pid = daemon.pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
-    let since = daemon.since_unix_ms.map(|since| format!(" since {}", time::show_ms(since))).unwrap_or_default();
+    let since =
+        daemon.since_unix_ms.map(|since| format!(" since {}", time::show_ms(since))).unwrap_or_default();
     let listen: Vec<_> = daemon.listen.iter().map(|at| format!("{}://{}", at.channel, at.address)).collect();
-    let listen = if listen.is_empty() { "listens nowhere".to_owned() } else { format!("listens on {}", listen.join(", ")) };
+    let listen = if listen.is_empty() {
+        "listens nowhere".to_owned()
+    } else {
+        format!("listens on {}", listen.join(", "))
+    };
     format!("running{pid}{since}, {listen}")
 }
 
@@ -82,7 +87,11 @@ pub(super) fn peer_row(peer: &pb::PeerStatus) -> [String; 8] {
 }
 
 fn lag(lag: &pb::Lag) -> String {
-    if lag.operations == 0 { "0".to_owned() } else { format!("{} ({})", lag.operations, time::show_span(lag.ms)) }
+    if lag.operations == 0 {
+        "0".to_owned()
+    } else {
+        format!("{} ({})", lag.operations, time::show_span(lag.ms))
+    }
 }
 
 /// What a peer may do with our things, in words.

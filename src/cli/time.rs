@@ -23,7 +23,9 @@ pub(crate) enum When {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TimeFault {
     /// Neither a time, nor a day, nor a span.
-    #[error("{0:?} is no time: expected RFC 3339 (2026-11-21T08:00:00Z), a day (2026-11-21) or a span back (90m, 36h, 7d, 2w)")]
+    #[error(
+        "{0:?} is no time: expected RFC 3339 (2026-11-21T08:00:00Z), a day (2026-11-21) or a span back (90m, 36h, 7d, 2w)"
+    )]
     When(String),
     /// Not a number with a unit.
     #[error("{0:?} is no span: expected a whole number and one of ms, s, m, h, d, w (30s, 10m, 7d)")]
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn spans_count_back_from_now() {
-        for (text, span_ms) in [("90m", 5_400_000), ("36h", 129_600_000), ("7d", 604_800_000), ("2w", 1_209_600_000)] {
+        for (text, span_ms) in
+            [("90m", 5_400_000), ("36h", 129_600_000), ("7d", 604_800_000), ("2w", 1_209_600_000)]
+        {
             let when = text.parse::<When>().unwrap();
             assert_eq!(when.resolve(NOW), UnixMs(NOW.0 - span_ms), "{text}");
         }
@@ -147,7 +151,17 @@ mod tests {
 
     #[test]
     fn text_that_names_no_time_is_refused_with_the_forms_that_do() {
-        for bad in ["", "7", "d", "7x", "-7d", "2026-13-01", "2026-11-21T08:00", "yesterday", "99999999999999999999d"] {
+        for bad in [
+            "",
+            "7",
+            "d",
+            "7x",
+            "-7d",
+            "2026-13-01",
+            "2026-11-21T08:00",
+            "yesterday",
+            "99999999999999999999d",
+        ] {
             let fault = bad.parse::<When>().unwrap_err();
             assert!(fault.to_string().contains("36h"), "{bad}: {fault}");
         }

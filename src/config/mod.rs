@@ -13,15 +13,14 @@ pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
 
 use crate::places::ConfigFile;
-use crate::store::DEFAULT_CACHE_ENTRIES;
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `admin.group`: who else may open the admin socket, by name or number. Default: nobody.
     pub admin_group: Option<String>,
-    /// `cache.entries`: entries of each id cache; 0 = off.
-    pub cache_entries: usize,
+    /// `cache.entries`: entries of each id cache; 0 = off. Default: what the store thinks best.
+    pub cache_entries: Option<usize>,
     /// `log.format`. Default: text.
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
@@ -32,7 +31,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             admin_group: None,
-            cache_entries: DEFAULT_CACHE_ENTRIES,
+            cache_entries: None,
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         }
@@ -63,7 +62,7 @@ impl Config {
         Ok(Self {
             admin_group: admin.group,
             cache_entries: match cache.entries {
-                Some(entries) => file::cache_entries(path, text, &entries)?,
+                Some(entries) => Some(file::cache_entries(path, text, &entries)?),
                 None => usual.cache_entries,
             },
             log_format: log.format.unwrap_or(usual.log_format),
@@ -91,7 +90,7 @@ mod tests {
         let text = "[admin]\ngroup = \"backup\"\n[cache]\nentries = 0\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
         let expected = Config {
             admin_group: Some("backup".into()),
-            cache_entries: 0,
+            cache_entries: Some(0),
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
         };

@@ -4,46 +4,41 @@ use opmesh_core::model::{Position, UnixMs};
 use opmesh_core::protocol::{Comparison, EndReason, Proposal};
 use opmesh_core::replica::Committed;
 use opmesh_core::session::{Finish, Report};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::Node;
 use super::live::{Seat, Standing};
 use crate::store::Role;
 use crate::transport::{DialError, Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
 
-/// Follows sessions and the own log until the node closes.
-pub(super) async fn hear(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
-    let mut head = node.store().head();
-    loop {
-        tokio::select! {
-            () = node.stopping().cancelled() => return,
-            event = events.recv() => match event {
-                Some(event) => heard(&node, event, *head.borrow()),
-                None => return,
-            },
-            moved = moved(&mut head) => match moved {
-                Some(head) => fell_behind(&node, head),
-                None => return,
-            },
+/// Follows sessions until the node closes.
+pub(super) async fn hear_sessions(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
+    let head = node.store().head();
+    let hearing = async {
+        while let Some(event) = events.recv().await {
+            let position = *head.borrow();
+            heard(&node, event, position);
         }
-    }
+    };
+    node.stopping().run_until_cancelled(hearing).await;
 }
 
-async fn moved(head: &mut watch::Receiver<Position>) -> Option<Position> {
-    head.changed().await.ok()?;
-    Some(*head.borrow_and_update())
+/// Follows the own log until the node closes: after a new change, every hub that had everything lacks something.
+pub(super) async fn hear_own_log(node: Node) {
+    let mut head = node.store().head();
+    let hearing = async {
+        while head.changed().await.is_ok() {
+            let (position, now) = (*head.borrow_and_update(), node.clock().wall());
+            node.live().update_all(Role::KnownHost, |seat| seat.measure(position, now));
+        }
+    };
+    node.stopping().run_until_cancelled(hearing).await;
 }
 
 fn heard(node: &Node, event: SessionEvent, head: Position) {
     let now = node.clock().wall();
     let SessionEvent { peer, role, news } = event;
     node.live().update(peer, role, |seat| seat.hear(news, head, now));
-}
-
-/// A new change: every hub that had everything lacks something from now on.
-fn fell_behind(node: &Node, head: Position) {
-    let now = node.clock().wall();
-    node.live().update_all(Role::KnownHost, |seat| seat.measure(head, now));
 }
 
 impl Seat {
@@ -137,5 +132,97 @@ impl Seat {
     fn measure(&mut self, head: Position, now: UnixMs) {
         let has_all = self.acked.is_some_and(|acked| acked.modno >= head.modno);
         self.behind_since = if has_all { None } else { self.behind_since.or(Some(now)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opmesh_core::model::{Chain, Modno, SetDigest};
+
+    use super::*;
+
+    fn at(modno: u64) -> Position {
+        Position { modno: Modno::new(modno).unwrap(), chain: Chain([7; 16]) }
+    }
+
+    fn told(seat: &mut Seat, head: u64, now: i64, news: SessionNews) {
+        seat.hear(news, at(head), UnixMs(now));
+    }
+
+    fn connected() -> SessionNews {
+        SessionNews::Connected {
+            session: [0; 16],
+            instance: "hub".parse().unwrap(),
+            grants_received: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_hub_is_behind_from_the_first_change_that_it_lacks_until_it_has_acknowledged_all() {
+        let mut seat = Seat::default();
+        told(&mut seat, 5, 100, connected());
+        told(&mut seat, 5, 100, SessionNews::Report(Report::Acked(at(3))));
+        told(&mut seat, 6, 200, SessionNews::Report(Report::Acked(at(5))));
+        assert_eq!((seat.acked, seat.behind_since), (Some(at(5)), Some(UnixMs(100))));
+        told(&mut seat, 6, 300, SessionNews::Report(Report::Acked(at(6))));
+        assert_eq!(seat.behind_since, None);
+        seat.measure(at(7), UnixMs(400));
+        seat.measure(at(8), UnixMs(500));
+        assert_eq!(seat.behind_since, Some(UnixMs(400)));
+        assert_eq!(seat.standing, Standing::CatchingUp);
+        let proved = Report::Proved { position: at(8), set: SetDigest::EMPTY };
+        told(&mut seat, 8, 600, SessionNews::Report(proved));
+        assert_eq!((seat.standing.clone(), seat.behind_since), (Standing::Live, None));
+    }
+
+    #[test]
+    fn a_displaced_session_leaves_the_seat_to_the_newer_one() {
+        let mut seat = Seat::default();
+        told(&mut seat, 0, 0, connected());
+        let displaced = Ending::Finished(Finish::Closed(EndReason::Displaced));
+        told(&mut seat, 0, 0, SessionNews::Ended(displaced));
+        assert_eq!(seat.standing, Standing::CatchingUp);
+        let shut_down = Ending::Finished(Finish::PeerEnded(EndReason::Shutdown));
+        told(&mut seat, 0, 0, SessionNews::Ended(shut_down));
+        assert_eq!(seat.standing, Standing::Offline);
+    }
+
+    #[test]
+    fn what_an_operator_must_see_survives_the_next_attempt() {
+        let mut seat = Seat::default();
+        let refused = Ending::TurnedAway("not authorized".to_owned());
+        told(&mut seat, 0, 0, SessionNews::Ended(refused));
+        told(&mut seat, 0, 0, SessionNews::Dialing);
+        assert_eq!(seat.standing, Standing::Refused);
+        let conflict = format!("{IDENTITY_CONFLICT}: two copies");
+        let ended = Ending::HubError { code: "FAILED_PRECONDITION".to_owned(), text: conflict };
+        told(&mut seat, 0, 0, SessionNews::Ended(ended));
+        assert_eq!(seat.standing, Standing::IdentityConflict);
+        told(&mut seat, 0, 0, connected());
+        assert_eq!((seat.standing.clone(), seat.reason.as_str()), (Standing::CatchingUp, ""));
+    }
+
+    #[test]
+    fn an_owners_set_is_equal_until_something_is_applied() {
+        let mut seat = Seat::default();
+        let report = |committed| SessionNews::Report(Report::Applied(Box::new(committed)));
+        let marked = Committed::Marked {
+            position: at(1),
+            outcome: Comparison::Equal,
+            set: SetDigest::EMPTY,
+            repair: None,
+        };
+        told(&mut seat, 0, 0, report(marked));
+        assert!(seat.equal && seat.standing == Standing::Live);
+        let empty = opmesh_core::replica::Applied { cursor: at(2), stored: 0, removed: 0, guarded: 0 };
+        told(&mut seat, 0, 0, report(Committed::Applied(empty.clone())));
+        assert!(seat.equal, "changes outside the view alter nothing here");
+        told(
+            &mut seat,
+            0,
+            0,
+            report(Committed::Applied(opmesh_core::replica::Applied { stored: 1, ..empty })),
+        );
+        assert!(!seat.equal);
     }
 }

@@ -14,7 +14,7 @@ use crate::places::Places;
 use crate::store::{Store, StoreError};
 
 /// What may lie in a folder that becomes a data directory.
-const HARMLESS: [&str; 2] = ["opmesh.toml", "lock"];
+const HARMLESS: [&str; 3] = ["opmesh.toml", "lock", "spool"];
 
 /// No instance was made. What stands in the folder was left as it is.
 #[derive(Debug, thiserror::Error)]

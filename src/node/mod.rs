@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
-use crate::store::{OpenOptions, Store, StoreError};
+use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
 use crate::transport::{EVENT_QUEUE, Local, SessionEvent, Sessions};
 
 pub use init::{InitError, Initialized, init, is_initialized};
@@ -88,7 +88,8 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let identity = Identity::load(&places.key()).map_err(|fault| not_there(&places, fault))?;
         let lock = DataLock::take(&places.lock(), clock, wait).await?;
-        let options = OpenOptions { own: identity.public_key(), clock, cache_entries: config.cache_entries };
+        let cache_entries = config.cache_entries.unwrap_or(DEFAULT_CACHE_ENTRIES);
+        let options = OpenOptions { own: identity.public_key(), clock, cache_entries };
         let path = places.store();
         let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
         let store = opening.await.unwrap_or(Err(StoreError::Closed)).map_err(|fault| match fault {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Node;
-use super::hear::hear;
+use super::hear::{hear_own_log, hear_sessions};
 use crate::store::{Peer, PeerChange, PeerEvent, StoreError};
 use crate::transport::{Listen, ListenError, Server, dialer};
 
@@ -26,6 +26,7 @@ impl Node {
         self.hear_sessions();
         let server = Server::start(listen, &self.inner.local, &self.inner.tasks, self.stopping()).await?;
         self.run(supervise(self.clone()));
+        self.run(tidy(self.clone()));
         Ok(server.addresses().to_vec())
     }
 
@@ -37,31 +38,39 @@ impl Node {
 
     fn hear_sessions(&self) {
         if let Some(events) = self.take_events() {
-            self.run(hear(self.clone(), events));
+            self.run(hear_sessions(self.clone(), events));
+            self.run(hear_own_log(self.clone()));
         }
     }
 }
 
+/// Follows edits of peers until the node closes.
 async fn supervise(node: Node) {
     let mut events = node.store().peer_events();
     let mut dialers = Dialers { node: node.clone(), running: HashMap::new() };
-    if let Err(error) = dialers.all().await {
-        tracing::error!(%error, "the known hosts could not be read");
-    }
-    let mut tidy = tokio::time::interval(TIDY_EVERY);
-    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let followed = tokio::select! {
-            () = node.stopping().cancelled() => return,
-            _ = tidy.tick() => forget_unpaired(&node).await,
-            event = events.recv() => match event {
+    let following = async {
+        let mut followed = dialers.all().await;
+        loop {
+            if let Err(error) = followed {
+                tracing::error!(%error, "the peers could not be read, so that a change was not followed");
+            }
+            followed = match events.recv().await {
                 Ok(event) => dialers.follow(&event).await,
                 Err(RecvError::Lagged(_)) => dialers.everything_changed().await,
                 Err(RecvError::Closed) => return,
-            },
-        };
-        if let Err(error) = followed {
-            tracing::error!(%error, "a change of peers could not be followed");
+            };
+        }
+    };
+    node.stopping().run_until_cancelled(following).await;
+}
+
+/// Looks for pairings that never happened until the node closes.
+async fn tidy(node: Node) {
+    let mut every = tokio::time::interval(TIDY_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while node.stopping().run_until_cancelled(every.tick()).await.is_some() {
+        if let Err(error) = forget_unpaired(&node).await {
+            tracing::error!(%error, "pairings that never happened could not be looked for");
         }
     }
 }

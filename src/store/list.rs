@@ -8,7 +8,7 @@ use opmesh_core::model::{
 };
 use opmesh_core::replica::ParkReason;
 
-/// Which operations; the conditions are ANDed, an empty list is no condition, several entries are ORed.
+/// Which operations; all conditions must hold, an empty list is no condition, one of several entries must fit.
 #[derive(Debug, Clone, Default)]
 pub struct OpsQuery {
     /// Their owners.

@@ -217,11 +217,13 @@ pub enum Refusal {
     InstanceTaken,
     /// This is our own key.
     OwnKey,
+    /// It is a hub, and turned us away; it tells nobody why.
+    ByHub,
 }
 
 impl Refusal {
     /// All refusals with their name in stores and the sentence for the operator.
-    pub const ALL: [(Self, &'static str, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str, &'static str); 10] = [
         (Self::Unknown, "unknown", "its key is not listed; pair it with a token or `opmesh peer add` it"),
         (Self::NotAClient, "not_a_client", "it is listed only as a host that we dial; pair it with a token"),
         (
@@ -247,6 +249,11 @@ impl Refusal {
         ),
         (Self::InstanceTaken, "instance_taken", "another key has this instance id; rename one of the two"),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
+        (
+            Self::ByHub,
+            "by_hub",
+            "it turned us away; its operator sees why in `opmesh status` and `opmesh audit`",
+        ),
     ];
 
     /// The name in stores and JSON.

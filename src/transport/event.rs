@@ -40,12 +40,13 @@ pub enum SessionNews {
     },
     /// The session reports progress.
     Report(Report),
-    /// The session is over, or did not come about.
+    /// The session is over and no newer one has taken its place, or it did not come about.
     Ended(Ending),
 }
 
 impl Local {
-    /// Beginnings and ends always arrive: waits for room.
+    /// Beginnings and ends always arrive: waits for room. The node goes on listening, or drops its end, until all
+    /// sessions are over.
     pub(super) async fn tell(&self, peer: KeyId, role: Role, news: SessionNews) {
         // Without a receiver the node is gone, and nobody wants to know.
         drop(self.events.send(SessionEvent { peer, role, news }).await);

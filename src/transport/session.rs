@@ -109,14 +109,18 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     async move {
         local.tell(hub, role, SessionNews::Dialing).await;
         let (ending, lasted) = match open(local, &target, &stop).await {
-            Err(ending) => (ending, None),
+            Err(ending) => {
+                tracing::warn!(url = %target.url, reason = %ending, "no session came about");
+                local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
+                (ending, None)
+            }
             Ok(open) => {
                 let begun = local.clock.monotonic();
                 let ending = run_owner(local, open, target, stop).await;
+                part(local, hub, role, ending.clone()).await;
                 (ending, Some(local.clock.monotonic().saturating_sub(begun)))
             }
         };
-        part(local, hub, role, ending.clone()).await;
         Outcome { ending, lasted }
     }
     .instrument(span)
@@ -232,11 +236,14 @@ async fn greet(local: &Local, role: Role, established: &Established) {
     local.tell(peer, role, news).await;
 }
 
+/// Makes known how the session ended, unless a newer one has its place already: that one's news count.
 async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
     if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
         tracing::info!(reason = %ending, "a session ended");
     } else {
         tracing::warn!(reason = %ending, "a session broke off");
     }
-    local.tell(peer, role, SessionNews::Ended(ending)).await;
+    if !local.sessions.is_live(&peer, role) {
+        local.tell(peer, role, SessionNews::Ended(ending)).await;
+    }
 }

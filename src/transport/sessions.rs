@@ -61,6 +61,11 @@ impl Sessions {
         self.state().live.keys().copied().collect()
     }
 
+    /// Whether there is a session with this peer in this role.
+    pub fn is_live(&self, peer: &KeyId, role: Role) -> bool {
+        self.state().live.contains_key(&(*peer, role))
+    }
+
     /// Makes the caller the live session with this peer; an older one is told that it is displaced.
     pub(super) fn register(&self, peer: KeyId, role: Role) -> Registration {
         let (end, told) = oneshot::channel();

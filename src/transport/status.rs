@@ -145,3 +145,58 @@ fn printable(status: &Status) -> String {
     const QUOTED_CHARS: usize = 300;
     status.message().chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use opmesh_core::handshake::HandshakeFault;
+    use opmesh_core::protocol::EndReason;
+
+    use super::*;
+    use crate::store::Refusal;
+
+    fn said(ending: Ending) -> (Code, String) {
+        let status = status(&ending).unwrap();
+        (status.code(), status.message().to_owned())
+    }
+
+    #[test]
+    fn whoever_is_not_let_in_hears_one_thing() {
+        let refusals = Refusal::ALL.iter().map(|(refusal, ..)| Ending::Refused(*refusal));
+        let faults = [
+            HandshakeFault::WrongTarget,
+            HandshakeFault::OwnKey,
+            HandshakeFault::DialerSignature,
+            HandshakeFault::TokenSignature,
+            HandshakeFault::DialerConfirmation,
+            HandshakeFault::NoCommonVersion { offered: vec![9] },
+        ];
+        for ending in refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout]) {
+            assert_eq!(said(ending), (Code::Unauthenticated, STRANGER.to_owned()));
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_machine_goes_out() {
+        let reason = "disk I/O error on /var/lib/opmesh/opmesh.db".to_owned();
+        for error in [StoreError::Stopped { reason: reason.clone() }, StoreError::Engine { reason }] {
+            let (_, text) = said(Ending::Store(error));
+            assert!(!text.contains("disk") && !text.contains('/'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_ended_on_purpose_ends_well() {
+        for reason in [EndReason::Shutdown, EndReason::GrantsChanged, EndReason::Revoked] {
+            assert!(status(&Ending::Finished(Finish::Closed(reason))).is_none());
+            assert!(status(&Ending::Finished(Finish::PeerEnded(reason))).is_none());
+        }
+    }
+
+    #[test]
+    fn what_a_hub_says_is_shortened_and_printable() {
+        let hub = Status::new(Code::InvalidArgument, format!("\u{1b}[31m{}", "x".repeat(1000)));
+        let Ending::HubError { code, text } = ending_of_hub(&hub) else { panic!("a hub said it") };
+        assert_eq!(code, "InvalidArgument");
+        assert!(text.len() < 400 && !text.contains('\u{1b}'), "{text}");
+    }
+}

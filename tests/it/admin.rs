@@ -82,13 +82,12 @@ async fn until(client: &Client, what: &str, holds: impl Fn(&pb::PeerStatus) -> b
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(DEADLINE, looking).await {
-        Ok(peer) => peer,
-        Err(_) => {
-            let status = client.status(pb::StatusRequest {}).await.unwrap();
-            panic!("never {what}: {:#?}", status.peers)
-        }
+    let found = tokio::time::timeout(DEADLINE, looking).await;
+    if found.is_err() {
+        let status = client.status(pb::StatusRequest {}).await.unwrap();
+        assert!(found.is_ok(), "never {what}: {:#?}", status.peers);
     }
+    found.unwrap()
 }
 
 async fn token(client: &Client) -> String {
@@ -144,7 +143,7 @@ async fn changes_are_listed_updated_and_deleted_alike_with_and_without_a_daemon(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_is_the_documented_contract() {
+async fn json_of_operations_and_results_is_the_documented_contract() {
     let instance = Instance::new("web-1").await;
     let reached = instance.reach().await;
     let details = pb::Details {
@@ -159,13 +158,9 @@ async fn json_is_the_documented_contract() {
     let pb::change::Change::Create(mut rich) = create("warning", 1000) else { panic!("another change") };
     rich.details = Some(details);
     let results = apply(&reached.client, vec![pb::change::Change::Create(rich)]).await;
-    insta::assert_snapshot!(serde_json::to_string(&results[0]).unwrap(), @r#"
-    {"line":1,"result":"created","id":"1","modno":"1"}
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(&results[0]).unwrap(), @r#"{"line":1,"result":"created","id":"1","modno":"1"}"#);
     let refused = apply(&reached.client, vec![create("success", 1), create("great", 1)]).await;
-    insta::assert_snapshot!(serde_json::to_string(&refused).unwrap(), @r#"
-    [{"line":2,"result":"error","reason":"\"great\" is not a status: expected one of unknown, pending, inprogress, success, error, system_cancelled, user_cancelled, warning"}]
-    "#);
+    insta::assert_snapshot!(serde_json::to_string(&refused).unwrap(), @r#"[{"line":2,"result":"error","reason":"\"great\" is not a status: expected one of unknown, pending, inprogress, success, error, system_cancelled, user_cancelled, warning"}]"#);
     let own = reached.client.status(pb::StatusRequest {}).await.unwrap().key_id;
     let stable = |value: String| value.replace(&own, "KEY_ID");
     let listed = operations(&reached.client).await;
@@ -207,6 +202,16 @@ async fn json_is_the_documented_contract() {
       }
     }
     "#);
+    reached.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_of_hosts_is_the_documented_contract() {
+    let instance = Instance::new("web-1").await;
+    let reached = instance.reach().await;
+    apply(&reached.client, vec![create("warning", 1000)]).await;
+    let own = reached.client.status(pb::StatusRequest {}).await.unwrap().key_id;
+    let stable = |value: String| value.replace(&own, "KEY_ID");
     let hosts = reached.client.list_hosts(pb::ListHostsRequest {}).await.unwrap().collect().await.unwrap();
     let mut host = hosts[0].clone();
     host.last_seen_unix_ms = Some(5);
@@ -219,8 +224,8 @@ async fn json_is_the_documented_contract() {
       "key_id": "KEY_ID",
       "is_self": true,
       "connected": true,
-      "state": "",
-      "last_success_unix_ms": "0",
+      "state": "stale",
+      "last_success_unix_ms": null,
       "last_run_unix_ms": "1000",
       "last_seen_unix_ms": "5",
       "count": "1",
@@ -233,6 +238,16 @@ async fn json_is_the_documented_contract() {
       "parked": "0"
     }
     "#);
+    reached.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_of_status_is_the_documented_contract() {
+    let instance = Instance::new("web-1").await;
+    let reached = instance.reach().await;
+    apply(&reached.client, vec![create("warning", 1000)]).await;
+    let own = reached.client.status(pb::StatusRequest {}).await.unwrap().key_id;
+    let stable = |value: String| value.replace(&own, "KEY_ID");
     let peer = pb::AddPeerRequest {
         key_id: "ed25519.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
         instance_id: "hub".into(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long a test waits for what must happen; far above what it takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One instance: a data folder, and maybe a daemon.
 pub(crate) struct Instance {
@@ -79,7 +79,7 @@ impl Instance {
     pub(crate) fn serve(&mut self, listen: &str) -> Value {
         let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
         let mut child = self
-            .command(&["serve", "--web", "off", "--listen", listen])
+            .command(&["serve", "--listen", listen])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

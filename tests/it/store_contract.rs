@@ -6,4 +6,5 @@ mod hub;
 mod life;
 mod lists;
 mod own_log;
+mod plans;
 mod support;

@@ -11,19 +11,19 @@ use std::path::Path;
 /// `ARCHITECTURE.md` says what each is for.
 const MODULES: [(&str, &str); 14] = [
     ("clock", ""),
-    ("identity", ""),
     ("record", ""),
     ("wire", ""),
+    ("places", ""),
+    ("identity", "places"),
     ("pairing", "identity"),
-    ("places", "identity"),
+    ("config", "places"),
     ("store", "clock"),
-    ("config", "places store"),
     ("transport", "clock identity store wire"),
     ("intake", "clock record store"),
-    ("node", "clock identity pairing places store config transport intake"),
-    ("admin", "clock identity record pairing places store config transport intake node"),
-    ("daemon", "clock identity places store config transport intake node admin"),
-    ("cli", "clock identity record pairing places store config transport intake node admin daemon"),
+    ("node", "clock places identity config store transport intake"),
+    ("admin", "clock record places identity pairing config store transport intake node"),
+    ("daemon", "clock places config transport intake node admin"),
+    ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
 ];
 
 /// Generated code and the only module that includes it.

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -10,6 +9,8 @@
     reason = "tests may fail loudly, print what they counted, and have nobody outside"
 )]
 
+mod bench;
+mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;

@@ -12,7 +12,7 @@ use opmesh_core::model::{
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
 use opmesh_core::protocol::{Comparison, EndReason, Message, Proposal, Violation};
-use opmesh_core::replica::{Committed, ParkReason, Rung, Transaction, release};
+use opmesh_core::replica::{Committed, ParkReason, Rows, Rung, Transaction, release};
 use opmesh_core::session::{Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read};
 
 use crate::seen::{Around, Seen};
@@ -73,7 +73,7 @@ pub struct Link {
 }
 
 pub enum OwnerEffect {
-    Read(Read),
+    Read(Box<Read>),
     TakeIncarnation,
 }
 
@@ -231,7 +231,7 @@ impl World {
             Step::OwnerEffect => {
                 let Some(effect) = link.reads.pop_front() else { return false };
                 let input = match effect {
-                    OwnerEffect::Read(read) => Input::Found(self.owner.read(read)),
+                    OwnerEffect::Read(read) => Input::Found(self.owner.read(*read)),
                     OwnerEffect::TakeIncarnation => {
                         self.owner.incarnation = self.new_label();
                         Input::NewIncarnation(self.owner.incarnation)
@@ -264,14 +264,9 @@ impl World {
         self.run_while(|_, _| true);
     }
 
-    /// Does everything that can be done but this.
-    pub fn run_without(&mut self, held: Step) {
-        self.run_while(|_, step| step != held);
-    }
-
     /// Does what can be done and is allowed, in a fixed order, until nothing is left.
     pub fn run_while(&mut self, allowed: impl Fn(&Self, Step) -> bool) {
-        for _ in 0..200_000 {
+        for _ in 0..20_000 {
             let Some(step) = self.steps().into_iter().find(|step| allowed(self, *step)) else { return };
             self.step(step);
             self.drain_finished();
@@ -349,7 +344,7 @@ impl World {
                 }
                 Output::Read(read) => {
                     let two = !link.reads.is_empty();
-                    link.reads.push_back(OwnerEffect::Read(read));
+                    link.reads.push_back(OwnerEffect::Read(Box::new(read)));
                     if two {
                         self.blame("two reads at once".to_owned());
                     }
@@ -388,6 +383,12 @@ impl World {
         let wall = self.wall();
         let result = self.hub.commit(transaction.clone(), wall);
         self.check(&before, &result);
+        self.check_old_label(&before);
+        match &transaction {
+            Transaction::State { state, .. } => self.check_label(&before, state.incarnation, &result),
+            Transaction::Answer { .. } => self.check_diff(&before),
+            Transaction::Matchpoint(_) | Transaction::Ops { .. } | Transaction::Mark(_) => {}
+        }
         let around = Around {
             before: before.replica(),
             after: self.hub.replica(),
@@ -404,7 +405,7 @@ impl World {
                 | Committed::Judged { proposal: Proposal::InSync, .. },
             ) => self.rot_pending = false,
             Ok(Committed::Applied(_)) if self.losing => {
-                self.lose_after_repair(before.replica().diff.is_some())
+                self.lose_after_repair(before.replica().diff.is_some());
             }
             _ => {}
         }
@@ -444,6 +445,34 @@ impl World {
         }
     }
 
+    /// A superseded label is refused, and only such a one.
+    fn check_label(&mut self, before: &HubModel, label: Incarnation, result: &Result<Committed, Violation>) {
+        let Ok(superseded) = before.clone().is_superseded(label);
+        if superseded != matches!(result, Ok(Committed::Conflict { .. })) {
+            self.blame(format!("label {label}, superseded {superseded}, led to {result:?}"));
+        }
+    }
+
+    /// A label that is no longer the current one is superseded.
+    fn check_old_label(&mut self, before: &HubModel) {
+        let current = self.hub.replica().incarnation;
+        let Some(old) = before.replica().incarnation.filter(|old| Some(*old) != current) else { return };
+        if self.hub.is_superseded(old) != Ok(true) {
+            self.blame(format!("label {old} was replaced and is not superseded"));
+        }
+    }
+
+    /// A diff judges only rows that its manifests could have listed: none above everything that was read for it.
+    fn check_diff(&mut self, before: &HubModel) {
+        let newest = self.hub.replica().newest.modno;
+        let unheard = before.live().values().find(|row| {
+            row.modno > newest && self.hub.live().get(&row.id).is_none_or(|now| now.modno < row.modno)
+        });
+        if let Some(row) = unheard {
+            self.blame(format!("a diff removed {row:?}, which is newer than its manifests"));
+        }
+    }
+
     pub fn version(&self, row: &Operation) -> Version {
         (row.id, row.modno, self.hasher.row(row))
     }
@@ -452,11 +481,9 @@ impl World {
     fn lose_after_repair(&mut self, was_diffing: bool) {
         let replica = self.hub.replica();
         let diff_ended = was_diffing && replica.diff.is_none();
-        if diff_ended || replica.rung == Some(Rung::Restream) {
-            if let Some(id) = self.hub.live().keys().next().copied() {
-                self.lose_row(id);
-            }
-        }
+        let ended = diff_ended || replica.rung == Some(Rung::Restream);
+        let victim = self.hub.live().keys().next().copied();
+        victim.filter(|_| ended).into_iter().for_each(|id| self.lose_row(id));
     }
 
     /// The operator lets the hub repair again.

@@ -2,16 +2,18 @@
 
 use opmesh_core::model::KeyId;
 
+use super::freshness::Freshness;
 use super::reply::{Out, Stop};
 use super::{show, status};
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
 use crate::node::{Node, Standing};
-use crate::store::{HostRow, PeerError, Role};
+use crate::store::{HostRow, PeerError, PlanFacts, Role};
 
 pub(super) async fn list(node: Node, out: Out<pb::Host>) -> Result<(), Stop> {
+    let plans = node.store().plans(None).await?;
     for row in node.store().hosts().await? {
-        out.send(host(&node, &row)).await?;
+        out.send(host(&node, &row, &plans)).await?;
     }
     Ok(())
 }
@@ -20,7 +22,8 @@ pub(super) async fn one(node: &Node, name: &str) -> Result<pb::Host, Failure> {
     let key = find(node, name).await?;
     let hosts = node.store().hosts().await?;
     let row = hosts.iter().find(|row| row.owner == key);
-    row.map(|row| host(node, row)).ok_or_else(|| unknown(name))
+    let plans = node.store().plans(Some(key)).await?;
+    row.map(|row| host(node, row, &plans)).ok_or_else(|| unknown(name))
 }
 
 pub(super) async fn verify(
@@ -77,7 +80,8 @@ fn unknown(name: &str) -> Failure {
         .hint("`opmesh hosts list` shows all of them")
 }
 
-fn host(node: &Node, row: &HostRow) -> pb::Host {
+fn host(node: &Node, row: &HostRow, plans: &[PlanFacts]) -> pb::Host {
+    let now = node.clock().wall();
     let seat = node.live().seat(&row.owner, Role::AuthorizedClient);
     let connected = row.is_self || matches!(seat.standing, Standing::CatchingUp | Standing::Live);
     pb::Host {
@@ -86,14 +90,10 @@ fn host(node: &Node, row: &HostRow) -> pb::Host {
         key_id: row.owner.to_string(),
         is_self: row.is_self,
         connected,
-        state: String::new(),
-        last_success_unix_ms: show::ms(row.last_success_unix_ms),
+        state: Freshness::of_host(plans.iter().filter(|plan| plan.owner == row.owner), now).name().to_owned(),
+        last_success_unix_ms: show::ms(row.last_success_unix_ms.filter(|end| end.0 != 0)),
         last_run_unix_ms: show::ms(row.last_run_unix_ms),
-        last_seen_unix_ms: if row.is_self {
-            Some(node.clock().wall().0)
-        } else {
-            show::ms(row.last_seen_unix_ms)
-        },
+        last_seen_unix_ms: show::ms(if row.is_self { Some(now) } else { row.last_seen_unix_ms }),
         count: row.set.count(),
         digest: show::digest(&row.set),
         position: Some(show::position(&row.position)),

@@ -3,6 +3,7 @@
 
 mod apply;
 mod audit;
+mod freshness;
 mod hosts;
 mod join;
 mod operations;

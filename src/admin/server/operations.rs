@@ -11,8 +11,10 @@ use crate::admin::pb;
 use crate::node::Node;
 use crate::store::{Change, OpRow, OpsQuery, OwnChange, StoreEvent};
 
-/// Operations in one message: with their log tails they stay well below what a client accepts.
+/// Operations in one read of the store.
 const PAGE: usize = 256;
+/// Records in one message: a caller that reads slowly keeps a few messages in memory, not a few pages of log tails.
+const MESSAGE_BYTES: usize = 1024 * 1024;
 
 pub(super) async fn list(
     node: Node,
@@ -25,8 +27,8 @@ pub(super) async fn list(
         query.limit = usize::try_from(left).unwrap_or(PAGE).min(PAGE);
         let page = node.store().operations(query.clone()).await?;
         left = left.saturating_sub(u64::try_from(page.rows.len()).unwrap_or(u64::MAX));
-        if !page.rows.is_empty() {
-            let operations = page.rows.iter().map(show::operation).collect();
+        for rows in messages(&page.rows) {
+            let operations = rows.iter().map(show::operation).collect();
             out.send(pb::OperationPage { operations }).await?;
         }
         match page.next {
@@ -35,6 +37,17 @@ pub(super) async fn list(
         }
     }
     Ok(())
+}
+
+/// Cuts a page where a message is full.
+fn messages(rows: &[OpRow]) -> impl Iterator<Item = &[OpRow]> {
+    let mut bytes = 0;
+    rows.chunk_by(move |row, _| {
+        bytes += row.record.as_ref().map_or(0, |record| record.as_bytes().len());
+        let room = bytes < MESSAGE_BYTES;
+        bytes = if room { bytes } else { 0 };
+        room
+    })
 }
 
 pub(super) async fn one(node: &Node, id: u64) -> Result<pb::Operation, Failure> {
@@ -53,11 +66,7 @@ pub(super) async fn watch(
 ) -> Result<(), Stop> {
     let query = query(&node, request.filter.unwrap_or_default()).await?;
     loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = out.abandoned() => return Err(Stop::Gone),
-        };
-        match event {
+        match events.recv().await {
             Ok(event) if includes(&query, &event.operation) => {
                 let name = match event.change {
                     Change::Created => "created",

@@ -38,11 +38,6 @@ impl<T> Out<T> {
     pub(super) async fn send(&self, reply: T) -> Result<(), Stop> {
         self.queue.send(Ok(reply)).await.map_err(|_| Stop::Gone)
     }
-
-    /// Resolves when nobody reads any more.
-    pub(super) async fn abandoned(&self) {
-        self.queue.closed().await;
-    }
 }
 
 /// Answers with what `produce` sends; its failure becomes the stream's last word.
@@ -53,14 +48,22 @@ where
 {
     let (queue, replies) = mpsc::channel(QUEUE);
     let last_word = queue.clone();
+    let reader = queue.clone();
     let producing = produce(node.clone(), Out { queue });
-    let stop = node.stopping().clone();
+    let stop = node.stopping().child_token();
+    let over = stop.clone();
+    // A producer may wait long for something to say; it ends when nobody listens any more.
+    node.run(async move {
+        over.run_until_cancelled(reader.closed()).await;
+        over.cancel();
+    });
     node.run(async move {
         let ended = stop.run_until_cancelled(producing).await;
         if let Some(Err(Stop::Failed(failure))) = ended {
             // An error means that nobody reads any more.
             drop(last_word.send(Err(failure.into())).await);
         }
+        stop.cancel();
     });
     Response::new(ReceiverStream::new(replies))
 }

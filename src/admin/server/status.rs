@@ -208,3 +208,102 @@ fn owner_held(peer: &Peer, seat: &Seat, met: bool) -> Held {
         in_sync: met.then_some(equal),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opmesh_core::model::{Chain, Modno, PublicKey, SetDigest};
+    use opmesh_core::permission::{Grants, Scopes};
+
+    use super::*;
+    use crate::store::{Dial, HubProgress, Refusal, ReplicaFacts, Roles};
+
+    fn peer() -> Peer {
+        Peer {
+            key: PublicKey([1; 32]).key_id(),
+            public_key: None,
+            name: "p".into(),
+            instance: None,
+            roles: Roles { known_host: true, authorized_client: true },
+            verified: true,
+            blocked: None,
+            dial: Dial::default(),
+            given: Grants::parse(["READ_OPERATIONS:*"]).unwrap(),
+            received: Vec::new(),
+            accepts: Scopes::everything(),
+            last_seen: None,
+            refused: None,
+            progress: None,
+            replica: None,
+            joining: None,
+        }
+    }
+
+    fn at(modno: u64) -> Position {
+        Position { modno: Modno::new(modno).unwrap(), chain: Chain([7; 16]) }
+    }
+
+    fn facts() -> ReplicaFacts {
+        ReplicaFacts {
+            cursor: at(3),
+            set: SetDigest::EMPTY,
+            guarded: 0,
+            quarantined: None,
+            conflict: false,
+            catching_up: false,
+        }
+    }
+
+    fn state_of(peer: &Peer, role: Role, standing: Standing) -> &'static str {
+        state(peer, role, &Seat { standing, ..Seat::default() }).0
+    }
+
+    #[test]
+    fn what_an_operator_must_decide_comes_before_what_the_network_does() {
+        let client = Role::AuthorizedClient;
+        let with = |replica| Peer { replica: Some(replica), ..peer() };
+        let guarded = with(ReplicaFacts { guarded: 2, ..facts() });
+        let quarantined = with(ReplicaFacts { quarantined: Some(UnixMs(1)), ..facts() });
+        let conflict = with(ReplicaFacts { conflict: true, quarantined: Some(UnixMs(1)), ..facts() });
+        let blocked = Peer { blocked: Some("why".into()), verified: false, ..conflict.clone() };
+        let unverified = Peer { verified: false, ..conflict.clone() };
+        let refused = Peer { refused: Some((Refusal::TokenSpent, UnixMs(1))), ..peer() };
+        let seen = Peer { last_seen: Some(UnixMs(1)), ..peer() };
+        for (peer, role, standing, expected) in [
+            (&blocked, client, Standing::Live, "blocked"),
+            (&unverified, client, Standing::Live, "unverified"),
+            (&conflict, client, Standing::Live, "identity_conflict"),
+            (&quarantined, client, Standing::Live, "quarantined"),
+            (&guarded, client, Standing::Live, "needs_decision"),
+            (&guarded, Role::KnownHost, Standing::Live, "live"),
+            (&refused, client, Standing::Offline, "refused"),
+            (&refused, client, Standing::CatchingUp, "catching_up"),
+            (&peer(), client, Standing::Offline, "never_connected"),
+            (&seen, client, Standing::Offline, "offline"),
+        ] {
+            assert_eq!(state_of(peer, role, standing), expected);
+        }
+    }
+
+    #[test]
+    fn lag_and_in_sync_say_nothing_about_a_peer_that_was_never_met() {
+        let moment = Moment { head: at(9), now: UnixMs(1000) };
+        let never = entry(&peer(), Role::KnownHost, &Seat::default(), moment);
+        assert_eq!((never.lag, never.in_sync), (None, None));
+        let progress = HubProgress { acked: at(7), proved: Some((at(7), SetDigest::EMPTY)) };
+        let seen = Peer { last_seen: Some(UnixMs(400)), progress: Some(progress), ..peer() };
+        let behind = entry(&seen, Role::KnownHost, &Seat::default(), moment);
+        assert_eq!(behind.lag, Some(pb::Lag { operations: 2, ms: 600 }));
+        assert_eq!(behind.in_sync, Some(false));
+        let moment = Moment { head: at(7), now: UnixMs(1000) };
+        let equal = entry(&seen, Role::KnownHost, &Seat::default(), moment);
+        assert_eq!((equal.lag, equal.in_sync), (Some(pb::Lag { operations: 0, ms: 0 }), Some(true)));
+    }
+
+    #[test]
+    fn a_live_hub_that_may_read_nothing_is_pointed_out() {
+        let nothing = Peer { given: Grants::default(), ..peer() };
+        let (name, reason) =
+            state(&nothing, Role::KnownHost, &Seat { standing: Standing::Live, ..Seat::default() });
+        assert_eq!((name, reason.as_str()), ("live", "grants nothing"));
+    }
+}

@@ -44,7 +44,8 @@ impl Tool {
     /// restic, when it is on PATH.
     pub(super) fn find() -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|folder| folder.join("restic")).find(|file| file.is_file());
+        let found =
+            std::env::split_paths(&path).map(|folder| folder.join("restic")).find(|file| file.is_file());
         found.map_or(Self::Copy, Self::Restic)
     }
 }
@@ -137,7 +138,8 @@ fn write_files(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for number in 1..=FILES {
         let path = folder.join(format!("file-{number:02}"));
-        fs::write(&path, random_bytes(FILE_BYTES)?).with_context(|| format!("{} cannot be written", path.display()))?;
+        fs::write(&path, random_bytes(FILE_BYTES)?)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::places::Places;
 /// How long a daemon has to say that it is ready.
 const READY: Duration = Duration::from_secs(30);
 /// How long one call of the program, or of the backup tool, may take.
-const CALL: Duration = Duration::from_secs(120);
+const CALL: Duration = Duration::from_mins(2);
 /// A daemon drains for ten seconds at most.
 const STOP: Duration = Duration::from_secs(12);
 
@@ -62,14 +62,9 @@ impl Lab {
         &self.folder
     }
 
-    /// This program's path.
-    pub(super) fn program(&self) -> String {
-        self.program.display().to_string()
-    }
-
     /// How an operator calls an instance of this demo.
     pub(super) fn call(&self, who: &str) -> String {
-        format!("{} --data-dir {}", self.program(), self.folder.join(who).display())
+        format!("{} --data-dir {}", self.program.display(), self.folder.join(who).display())
     }
 
     /// Where an instance of this demo lies.
@@ -97,18 +92,18 @@ impl Lab {
         self.stop.cancel();
     }
 
-    /// Returns when the demo is interrupted.
-    pub(super) async fn interrupted(&self) {
-        self.stop.cancelled().await;
-    }
-
     /// Waits a moment.
     pub(super) async fn pause(&self, span: Duration) -> Result<(), Interrupted> {
         self.stop.run_until_cancelled(sleep(span)).await.ok_or(Interrupted)
     }
 
     /// Calls the program for an instance, as an operator would, and returns its stdout.
-    pub(super) async fn opmesh(&self, who: &str, words: &[&str], input: Option<&str>) -> anyhow::Result<String> {
+    pub(super) async fn opmesh(
+        &self,
+        who: &str,
+        words: &[&str],
+        input: Option<&str>,
+    ) -> anyhow::Result<String> {
         let mut command = self.command(who, words)?;
         let (ended, stdout) = self.run(&mut command, input).await?;
         if ended {
@@ -118,7 +113,11 @@ impl Lab {
     }
 
     /// Runs a command to its end: whether it succeeded, and its stdout.
-    pub(super) async fn run(&self, command: &mut Command, input: Option<&str>) -> anyhow::Result<(bool, String)> {
+    pub(super) async fn run(
+        &self,
+        command: &mut Command,
+        input: Option<&str>,
+    ) -> anyhow::Result<(bool, String)> {
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped());
         let mut child = command.spawn().context("a process cannot be started")?;
@@ -174,7 +173,8 @@ impl Lab {
 
     /// Removes the folder.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
-        fs::remove_dir_all(&self.folder).with_context(|| format!("{} cannot be removed", self.folder.display()))
+        fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("{} cannot be removed", self.folder.display()))
     }
 
     /// A command with the demo's surroundings: what it says goes to a log, and signals come from here only.

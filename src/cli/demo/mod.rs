@@ -42,7 +42,7 @@ const HUB: &str = "hub";
 /// The hosts' names.
 const HOSTS: [&str; 2] = ["web-1", "db-1"];
 /// By then the hub must hold everything that the hosts did.
-const ARRIVAL: Duration = Duration::from_secs(60);
+const ARRIVAL: Duration = Duration::from_mins(1);
 /// How often the hub is asked.
 const REFRESH: Duration = Duration::from_millis(300);
 /// SIGINT ended the demo before it was done.
@@ -58,7 +58,7 @@ impl Demo {
         context.output.note("stopping all processes");
         lab.stop().await;
         signals.shutdown().await;
-        let interrupted = played.as_ref().is_err_and(|fault| fault.is::<Interrupted>());
+        let interrupted = played.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
         if self.keep || (played.is_err() && !interrupted) {
             context.output.note(format_args!("the folder stays: {}", lab.folder().display()));
         } else {
@@ -77,7 +77,9 @@ async fn play(context: &mut Context, lab: &Lab, stay: bool) -> anyhow::Result<()
     let tool = Tool::find();
     context.output.line(match &tool {
         Tool::Restic(path) => format!("backups by {}", path.display()),
-        Tool::Copy => "restic is not on PATH: backups are made by cp, and their snapshots have no ids".to_owned(),
+        Tool::Copy => {
+            "restic is not on PATH: backups are made by cp, and their snapshots have no ids".to_owned()
+        }
     })?;
     context.output.line("")?;
     let hub = Client::connect(&lab.places(HUB).socket()).await?;
@@ -98,10 +100,14 @@ async fn play(context: &mut Context, lab: &Lab, stay: bool) -> anyhow::Result<()
     }
     watched?;
     prove(context, lab).await?;
+    if !stay {
+        context.output.line("`opmesh demo` on a terminal keeps all of this running, to be looked at.")?;
+        return Ok(());
+    }
     what_next(context, lab, &url)?;
-    if stay {
-        context.output.line("Ctrl-C stops everything.")?;
-        lab.interrupted().await;
+    screen.lines_from_now_on();
+    while lab.pause(REFRESH).await.is_ok() {
+        screen.show(&mut context.output, &operations(&hub).await?)?;
     }
     Ok(())
 }
@@ -182,19 +188,18 @@ async fn prove(context: &mut Context, lab: &Lab) -> anyhow::Result<()> {
 }
 
 fn what_next(context: &mut Context, lab: &Lab, url: &str) -> anyhow::Result<()> {
-    let program = lab.program();
-    let (hub, host) = (lab.call(HUB), lab.call(HOSTS[0]));
+    let [hub, web, third] = [HUB, HOSTS[0], "third"].map(|who| lab.call(who));
     context.output.line("Try next, in another terminal:")?;
     for line in [
         format!("{hub} ops list"),
         format!("{hub} ops list --status warning,error --json"),
-        format!("{hub} ops watch"),
         format!("{hub} status"),
-        format!("{host} run --plan mine --repo here -- echo done"),
+        format!("{web} run --plan mine --repo here -- echo done"),
+        format!("{third} init --instance-id third"),
+        format!("{hub} pair token | {third} pair join - --url {url}"),
         format!("{hub} peer block {}", HOSTS[0]),
-        format!("{program} --data-dir /tmp/third init --instance-id third  # and pair it: {url}"),
     ] {
         context.output.line(format_args!("  {line}"))?;
     }
-    Ok(())
+    context.output.line("What arrives at the hub is shown here. Ctrl-C stops everything.")
 }

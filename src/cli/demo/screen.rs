@@ -24,7 +24,18 @@ const ROWS: usize = 14;
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { terminal: io::stdout().is_terminal(), drawn: 0, last: Vec::new(), printed: BTreeSet::new() }
+        let able = std::env::var_os("TERM").is_some_and(|terminal| terminal != "dumb");
+        Self {
+            terminal: able && io::stdout().is_terminal(),
+            drawn: 0,
+            last: Vec::new(),
+            printed: BTreeSet::new(),
+        }
+    }
+
+    /// Draws no more; what ends from now on is a line each.
+    pub(super) fn lines_from_now_on(&mut self) {
+        self.terminal = false;
     }
 
     /// Shows what the hub holds, oldest first.
@@ -33,6 +44,7 @@ impl Screen {
     }
 
     fn redraw(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
+        self.printed.extend(ended(operations).map(|operation| operation.id));
         let mut table = ops::columns();
         for operation in operations.iter().skip(operations.len().saturating_sub(ROWS)) {
             table.row(ops::row(operation));
@@ -54,9 +66,10 @@ impl Screen {
     }
 
     fn print(&mut self, output: &mut Output, operations: &[pb::Operation]) -> anyhow::Result<()> {
-        for operation in operations.iter().filter(|operation| operation.end_unix_ms.is_some()) {
+        for operation in ended(operations) {
             if self.printed.insert(operation.id) {
-                let [id, host, plan, repo, kind, status, start, took, snapshot, message] = ops::row(operation);
+                let [id, host, plan, repo, kind, status, start, took, snapshot, message] =
+                    ops::row(operation);
                 output.line(
                     format!("{id:>3}  {host:<6} {plan:<8} {repo:<9} {kind:<8} {status:<8} {start}  {took:>6}  {snapshot:<8}  {message}")
                         .trim_end(),
@@ -65,4 +78,8 @@ impl Screen {
         }
         Ok(())
     }
+}
+
+fn ended(operations: &[pb::Operation]) -> impl Iterator<Item = &pb::Operation> {
+    operations.iter().filter(|operation| operation.end_unix_ms.is_some())
 }

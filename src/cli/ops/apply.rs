@@ -82,14 +82,10 @@ impl Answered {
 async fn answer(context: &mut Context, mut replies: Replies<pb::ApplyReply>) -> anyhow::Result<Answered> {
     let mut answered = Answered::default();
     while let Some(reply) = replies.next().await? {
-        for result in reply.results {
-            if result.result == REFUSED {
-                answered.refused = true;
-            } else {
-                answered.committed = true;
-            }
-            context.output.json_line(&result)?;
-        }
+        let refused = reply.results.iter().filter(|result| result.result == REFUSED).count();
+        answered.refused |= refused > 0;
+        answered.committed |= reply.results.len() > refused;
+        context.output.json_lines(&reply.results)?;
     }
     Ok(answered)
 }

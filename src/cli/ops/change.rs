@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 use super::apply::REFUSED;
@@ -20,9 +20,10 @@ pub(super) fn parse(line: &Line) -> Result<pb::Change, String> {
     let change = match (written.create, written.update, written.delete) {
         (Some(create), None, None) => Kind::Create(create.into()),
         (None, Some(update), None) => Kind::Update(update.into()),
-        (None, None, Some(delete)) => {
-            Kind::Delete(pb::DeleteOperation { id: delete.id.0, expect_modno: delete.expect_modno.map(|n| n.0) })
-        }
+        (None, None, Some(delete)) => Kind::Delete(pb::DeleteOperation {
+            id: delete.id.0,
+            expect_modno: delete.expect_modno.map(|n| n.0),
+        }),
         _ => return Err("expected exactly one of create, update and delete".to_owned()),
     };
     Ok(pb::Change { line: line.number, change: Some(change) })
@@ -179,7 +180,13 @@ impl<T: FromStr + TryFrom<u64> + TryFrom<i64>> Visitor<'_> for NumberVisitor<T> 
 
 /// A refused line as it is printed.
 pub(super) fn refused(line: &Line, reason: String) -> pb::ApplyResult {
-    pb::ApplyResult { line: line.number, result: REFUSED.to_owned(), id: None, modno: None, reason: Some(reason) }
+    pb::ApplyResult {
+        line: line.number,
+        result: REFUSED.to_owned(),
+        id: None,
+        modno: None,
+        reason: Some(reason),
+    }
 }
 
 #[cfg(test)]
@@ -206,7 +213,10 @@ mod tests {
                 "details":{"tool":"restic","summary":{"files_new":3},"errors":["x"]}}}"#,
         );
         let Some(Kind::Create(create)) = change.unwrap().change else { panic!("no create") };
-        assert_eq!((create.kind.as_str(), create.end_unix_ms, create.start_unix_ms), ("backup", Some(-5), None));
+        assert_eq!(
+            (create.kind.as_str(), create.end_unix_ms, create.start_unix_ms),
+            ("backup", Some(-5), None)
+        );
         let details = create.details.unwrap();
         assert_eq!((details.summary_json.as_str(), details.error_count), (r#"{"files_new":3}"#, 1));
         let missing = parsed(r#"{"create":{"kind":"backup","status":"success","repo_id":"r"}}"#).unwrap_err();

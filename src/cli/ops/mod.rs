@@ -32,11 +32,11 @@ Examples:
   opmesh ops list --host web-1 --kind backup --limit 10
   opmesh ops list --json | jq -r '.[] | select(.status == \"error\") | .message'")]
     List {
-        #[command(flatten)]
-        filter: Filter,
         /// At most so many [default: all]
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// One operation with everything known about it
     #[command(after_help = "Examples:
@@ -46,7 +46,7 @@ Examples:
         /// Its number here
         id: u64,
     },
-    /// What happens from now on, one JSON object a line
+    /// What happens from now on, one JSON object a line; needs a running daemon
     #[command(after_help = "Examples:
   opmesh ops watch
   opmesh ops watch --status error | while read -r line; do notify \"$line\"; done")]
@@ -111,7 +111,8 @@ pub(super) fn columns() -> Columns {
 
 /// One line of a table of operations.
 pub(super) fn row(operation: &pb::Operation) -> [String; 10] {
-    let took = operation.start_unix_ms.zip(operation.end_unix_ms).map(|(start, end)| end.saturating_sub(start));
+    let took =
+        operation.start_unix_ms.zip(operation.end_unix_ms).map(|(start, end)| end.saturating_sub(start));
     let message = operation.message.lines().next().unwrap_or_default();
     [
         operation.id.to_string(),
@@ -184,7 +185,7 @@ fn show_text(output: &mut Output, operation: &pb::Operation) -> anyhow::Result<(
 
 async fn watch(context: &mut Context, filter: Filter) -> anyhow::Result<ExitCode> {
     let filter = Some(filter.resolve(context.clock.wall()));
-    let mut events = context.client().await?.watch_operations(pb::WatchOperationsRequest { filter }).await?;
+    let mut events = context.daemon().await?.watch_operations(pb::WatchOperationsRequest { filter }).await?;
     while let Some(event) = events.next().await? {
         context.output.json_line(&event)?;
     }

@@ -5,6 +5,7 @@
 //! rolled back. Never trusted over the tables: who updates by a remembered local id checks that a row was there.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::num::NonZeroUsize;
 
@@ -67,23 +68,15 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
     }
 }
 
-/// No row of an owner has a higher number than these; there may be none that high. An owner numbers upwards, so that
-/// most of what arrives is above them and need not be looked for.
-#[derive(Debug, Clone, Copy)]
-struct Ceiling {
-    id: i64,
-    flow: i64,
-}
-
 /// The writer's memory.
-pub(super) struct Memory {
+pub(in crate::store) struct Memory {
     ids: Cache<(i64, OpId), Known>,
     flows: Cache<(i64, FlowId), FlowId>,
     groups: HashMap<i64, HashMap<Scope, i64>>,
     group_count: usize,
     totals: HashMap<i64, SetDigest>,
+    highest: HashMap<i64, Highest>,
     hashers: HashMap<i64, OwnerHasher>,
-    ceilings: HashMap<i64, Ceiling>,
     /// Numbers for operations, own and others'.
     pub(super) op_ids: Block,
     /// Numbers for flows, own and others'.
@@ -100,6 +93,13 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("head", &self.head).finish_non_exhaustive()
     }
+}
+
+/// The highest numbers of one owner that the tables hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Highest {
+    pub(super) id: i64,
+    pub(super) flow: i64,
 }
 
 /// Numbers given out from a reserved block.
@@ -133,8 +133,8 @@ impl Memory {
             groups: HashMap::new(),
             group_count: 0,
             totals: HashMap::new(),
+            highest: HashMap::new(),
             hashers: HashMap::from([(OWN, OwnerHasher::new(&own))]),
-            ceilings: HashMap::new(),
             op_ids: Block::after(row.get(4)?),
             flow_ids: Block::after(row.get(5)?),
             head: row.position(2)?,
@@ -158,12 +158,33 @@ impl Memory {
         self.groups.clear();
         self.group_count = 0;
         self.totals.clear();
+        self.highest.clear();
         self.head = mark.head;
         self.incarnation = mark.incarnation;
         let mut statement = connection.prepare_cached("SELECT op_ids, flow_ids FROM meta WHERE one = 1")?;
         (self.op_ids.reserved, self.flow_ids.reserved) =
             statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
+    }
+
+    /// The highest numbers of an owner in the tables: whatever lies above is new, and needs no look-up.
+    pub(super) fn highest(
+        &mut self,
+        owner: i64,
+        connection: &Connection,
+    ) -> Result<&mut Highest, StoreError> {
+        match self.highest.entry(owner) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let id = connection
+                    .prepare_cached("SELECT coalesce(max(original_id), 0) FROM ids WHERE owner = ?1")?
+                    .query_row([owner], |row| row.get(0))?;
+                let flow = connection
+                    .prepare_cached("SELECT coalesce(max(original_flow_id), 0) FROM flows WHERE owner = ?1")?
+                    .query_row([owner], |row| row.get(0))?;
+                Ok(unknown.insert(Highest { id, flow }))
+            }
+        }
     }
 
     pub(super) fn id(&mut self, owner: i64, id: OpId) -> Option<Known> {
@@ -184,51 +205,6 @@ impl Memory {
 
     pub(super) fn keep_flow(&mut self, owner: i64, flow: FlowId, local: FlowId) {
         self.flows.keep((owner, flow), local);
-    }
-
-    /// Whether an id is higher than any that an owner has here.
-    pub(super) fn is_new_id(
-        &mut self,
-        owner: i64,
-        id: OpId,
-        connection: &Connection,
-    ) -> Result<bool, StoreError> {
-        Ok(id.to_i64() > self.ceiling(owner, connection)?.id)
-    }
-
-    /// Whether a flow is higher than any that an owner has here.
-    pub(super) fn is_new_flow(
-        &mut self,
-        owner: i64,
-        flow: FlowId,
-        connection: &Connection,
-    ) -> Result<bool, StoreError> {
-        Ok(flow.to_i64() > self.ceiling(owner, connection)?.flow)
-    }
-
-    /// A number of an owner is stored. A rollback does not lower the ceiling: too high is merely slower.
-    pub(super) fn raise(&mut self, owner: i64, id: OpId, flow: FlowId) {
-        if let Some(ceiling) = self.ceilings.get_mut(&owner) {
-            ceiling.id = ceiling.id.max(id.to_i64());
-            ceiling.flow = ceiling.flow.max(flow.to_i64());
-        }
-    }
-
-    fn ceiling(&mut self, owner: i64, connection: &Connection) -> Result<Ceiling, StoreError> {
-        if let Some(ceiling) = self.ceilings.get(&owner) {
-            return Ok(*ceiling);
-        }
-        let highest = |sql: &str| {
-            let highest: Option<i64> =
-                connection.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?;
-            Ok::<_, StoreError>(highest.unwrap_or(0))
-        };
-        let ceiling = Ceiling {
-            id: highest("SELECT max(original_id) FROM ids WHERE owner = ?1")?,
-            flow: highest("SELECT max(original_flow_id) FROM flows WHERE owner = ?1")?,
-        };
-        self.ceilings.insert(owner, ceiling);
-        Ok(ceiling)
     }
 
     pub(super) fn group(&self, owner: i64, scope: &Scope) -> Option<i64> {

@@ -166,7 +166,7 @@ impl OwnLog<'_, '_> {
 
     /// The change becomes part of the history.
     fn step(&mut self, modno: Modno, id: OpId, entry: ChainEntry) -> Result<(), StoreError> {
-        let memory = &mut self.tx.memory;
+        let memory = &mut *self.tx.memory;
         memory.head = memory.head.advance(memory.incarnation, modno, id, entry);
         self.tx
             .connection

@@ -43,7 +43,8 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(known) = self.tx.memory.id(self.owner, id) {
             return Ok(Some(known));
         }
-        if self.unknown == Some(id) || self.tx.memory.is_new_id(self.owner, id, self.tx.connection)? {
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.id;
+        if self.unknown == Some(id) || id.to_i64() > highest {
             return Ok(None);
         }
         let known = self.look_up(id)?;
@@ -75,27 +76,17 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         if let Some(local) = self.tx.memory.flow(self.owner, flow) {
             return Ok(local);
         }
-        let local = match self.look_up_flow(flow)? {
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.flow;
+        let found = if flow.to_i64() > highest { None } else { self.look_up_flow(flow)? };
+        let local = match found {
             Some(local) => local,
-            None => {
-                let local = self.tx.next_flow_id()?;
-                self.tx
-                    .connection
-                    .prepare_cached(
-                        "INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)",
-                    )?
-                    .execute(params![self.owner, flow.to_i64(), local.to_i64()])?;
-                local
-            }
+            None => self.new_flow(flow, highest)?,
         };
         self.tx.memory.keep_flow(self.owner, flow, local);
         Ok(local)
     }
 
-    fn look_up_flow(&mut self, flow: FlowId) -> Result<Option<FlowId>, StoreError> {
-        if self.tx.memory.is_new_flow(self.owner, flow, self.tx.connection)? {
-            return Ok(None);
-        }
+    fn look_up_flow(&self, flow: FlowId) -> Result<Option<FlowId>, StoreError> {
         let found: Option<i64> = self
             .tx
             .connection
@@ -103,6 +94,16 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
             .query_row(params![self.owner, flow.to_i64()], |row| row.get(0))
             .optional()?;
         found.map(|local| stored("flow id", FlowId::from_i64(local))).transpose()
+    }
+
+    fn new_flow(&mut self, flow: FlowId, highest: i64) -> Result<FlowId, StoreError> {
+        let local = self.tx.next_flow_id()?;
+        self.tx
+            .connection
+            .prepare_cached("INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)")?
+            .execute(params![self.owner, flow.to_i64(), local.to_i64()])?;
+        self.tx.memory.highest(self.owner, self.tx.connection)?.flow = highest.max(flow.to_i64());
+        Ok(local)
     }
 
     fn replace(&mut self, row: &NewRow<'_>, known: Known, held: Held) -> Result<(), StoreError> {
@@ -132,6 +133,8 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
                 row.modno,
                 row.group
             ])?;
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?;
+        highest.id = highest.id.max(row.original_id.to_i64());
         self.tx.insert_row(row)?;
         self.tx.tell(Change::Created, row.local_id)
     }
@@ -276,8 +279,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
             page.last = Some((copy.id, copy.number));
             let group: i64 = row.get(2)?;
             let waits = match ParkReason::from_name(row.get_ref(3)?.as_str().unwrap_or_default()) {
-                Some(ParkReason::Restream) => true,
-                Some(ParkReason::View) => groups.get(&group).copied().unwrap_or(false),
+                Some(ParkReason::Restream | ParkReason::View) => groups.get(&group).copied().unwrap_or(false),
                 Some(ParkReason::Fork | ParkReason::Guard) | None => false,
             };
             if waits {
@@ -380,7 +382,6 @@ impl Rows for OwnerRows<'_, '_> {
         let live = Some(Held { modno: operation.modno, hash });
         let now_known = Known { local_id: row.local_id, group: row.group, live };
         self.tx.memory.keep_id(self.owner, operation.id, now_known);
-        self.tx.memory.raise(self.owner, operation.id, operation.flow_id);
         self.drop_equal_copies(operation.id, operation.modno, hash)
     }
 

@@ -202,6 +202,8 @@ struct Group {
     effects: Effects,
     operations: usize,
     bytes: usize,
+    /// The transaction has begun, so that a failure leaves memory and tables apart.
+    begun: bool,
     close: bool,
 }
 
@@ -232,7 +234,7 @@ impl Writer {
         let mut group = Group::default();
         let durable = self.perform(first, &mut group);
         if let Err(error) = &durable {
-            self.give_up(error);
+            self.give_up(error, group.begun);
         } else {
             self.publish(&mut group.effects);
         }
@@ -253,6 +255,7 @@ impl Writer {
             group.jobs.extend(next);
             return Err(error.into());
         }
+        group.begun = true;
         let began = self.clock.monotonic();
         while let Some(mut job) = next.take() {
             let weight = job.weight();
@@ -311,8 +314,8 @@ impl Writer {
     }
 
     /// After a failed transaction: a lock that was not free passes, anything else stops the store.
-    fn give_up(&mut self, error: &StoreError) {
-        if self.connection.is_autocommit() && matches!(error, StoreError::Engine { .. }) {
+    fn give_up(&mut self, error: &StoreError, begun: bool) {
+        if !begun && matches!(error, StoreError::Engine { .. }) {
             return;
         }
         let reason = match error {

@@ -1,7 +1,7 @@
 //! Strangers and peers that do what they must not.
 
 use opmesh_core::handshake::{Confirm, Dialer, Hello};
-use opmesh_core::model::{Incarnation, Modno, Position, SetDigest, UnixMs};
+use opmesh_core::model::{Chain, Incarnation, Modno, Operation, Position, SetDigest, UnixMs};
 use opmesh_core::protocol::limits::CREDIT_WINDOW;
 use opmesh_core::protocol::{Ack, Message, Ops, State};
 use prost::Message as _;
@@ -242,6 +242,73 @@ async fn a_stranger_must_be_brief() {
 }
 
 #[tokio::test]
+async fn an_address_with_eight_silent_connections_gets_no_ninth() {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
+    let hub = hub().await;
+    let reach = async || TcpStream::connect((hub.url().host.as_str(), hub.url().port)).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..super::super::UNAUTHENTICATED_PER_ADDRESS {
+        silent.push(reach().await);
+    }
+    let mut ninth = reach().await;
+    let read = tokio::time::timeout(PATIENCE, ninth.read(&mut [0])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "closed before anything was read from it");
+    drop(silent);
+    let mut raw = None;
+    while raw.is_none() {
+        // The hub notices in its own time that the silent ones are gone.
+        raw = super::super::client::connect(hub.url(), hub.key()).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_superseded_incarnation_is_a_conflict_that_an_operator_must_decide() {
+    let hub = hub().await;
+    for (incarnation, fine) in [(7, true), (8, true), (7, false)] {
+        let Message::State(state) = state(1) else { panic!("a State was made") };
+        let incarnation = Incarnation::new(incarnation).unwrap();
+        let mut raw = open(&hub).await;
+        raw.shake_hands(&me(), None).await.unwrap();
+        raw.say(Message::State(State { incarnation, ..state })).await;
+        match raw.receive().await {
+            Ok(frame) => assert!(fine && matches!(wire::decode(frame), Ok(Message::Verdict(_)))),
+            Err(status) => {
+                assert!(!fine && status.code() == Code::FailedPrecondition);
+                assert!(status.message().starts_with(IDENTITY_CONFLICT), "{}", status.message());
+            }
+        }
+    }
+    assert!(hub.local.store.hosts().await.unwrap().iter().any(|host| host.conflict.is_some()));
+}
+
+#[tokio::test]
+async fn an_operation_outside_the_view_is_refused_with_its_whole_frame() {
+    let hub = hub().await;
+    let mut raw = open(&hub).await;
+    raw.shake_hands(&me(), None).await.unwrap();
+    let end = Position { modno: Modno::new(2).unwrap(), chain: Chain([1; 16]) };
+    let granted = "plan:open".parse().unwrap();
+    let Message::State(state) = state(1) else { panic!("a State was made") };
+    let set = SetDigest::from_parts([1; 16], 2);
+    raw.say(Message::State(State { head: end, granted, set, ..state })).await;
+    raw.receive().await.unwrap();
+    let operation = |n: u64, plan: &str| Operation {
+        id: OpId::new(n).unwrap(),
+        flow_id: flow(n),
+        modno: Modno::new(n).unwrap(),
+        record: Record::parse(Record::for_tests("repo", plan, "x").into_bytes()).unwrap(),
+    };
+    let operations = vec![operation(1, "open"), operation(2, "secret")];
+    let ops = Ops { base: Position::ZERO, end, as_of: end, operations, tombstones: Vec::new() };
+    raw.say(Message::Ops(ops)).await;
+    let refused = raw.end().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("outside the view"), "{}", refused.message());
+    assert_eq!(hub.rows().await, []);
+}
+
+#[tokio::test]
 async fn the_session_begins_with_the_handshake_and_nothing_else() {
     let hub = hub().await;
     let mut raw = open(&hub).await;
@@ -285,8 +352,8 @@ async fn a_broken_rule_ends_one_session_by_name_and_no_other() {
     let ack = Ack { cursor: Position::ZERO, credit: 0, settled: 0, mark: None };
     let ops = Ops {
         base: Position::ZERO,
-        end: Position { modno: Modno::new(5).unwrap(), chain: opmesh_core::model::Chain([1; 16]) },
-        as_of: Position { modno: Modno::new(5).unwrap(), chain: opmesh_core::model::Chain([1; 16]) },
+        end: Position { modno: Modno::new(5).unwrap(), chain: Chain([1; 16]) },
+        as_of: Position { modno: Modno::new(5).unwrap(), chain: Chain([1; 16]) },
         operations: Vec::new(),
         tombstones: Vec::new(),
     };

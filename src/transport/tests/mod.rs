@@ -13,7 +13,8 @@ use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
 use opmesh_core::permission::{Grants, Scopes};
 use opmesh_core::session::Report;
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +23,9 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
+use crate::store::{
+    Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store, StoreEvent,
+};
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +38,8 @@ struct Instance {
     stop: CancellationToken,
     redial: Arc<Notify>,
     url: Option<HubUrl>,
+    /// The store tells of changes from the first one on only while somebody listens.
+    _listening: broadcast::Receiver<StoreEvent>,
     _folder: TempDir,
 }
 
@@ -45,6 +50,7 @@ impl Instance {
         let clock = Clock::system();
         let store = Store::create(&folder.path().join("opmesh.db"), identity.public_key(), clock).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
+        let listening = store.subscribe();
         let local = Arc::new(Local {
             identity,
             instance: format!("host-{seed}").parse().unwrap(),
@@ -61,6 +67,7 @@ impl Instance {
             stop: CancellationToken::new(),
             redial: Arc::new(Notify::new()),
             url: None,
+            _listening: listening,
             _folder: folder,
         }
     }
@@ -163,7 +170,10 @@ impl Instance {
         let mut changes = self.local.store.subscribe();
         let waiting = async {
             while !wanted(&self.rows().await) {
-                changes.recv().await.unwrap();
+                match changes.recv().await {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => panic!("the store closed"),
+                }
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();

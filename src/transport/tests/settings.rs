@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::super::{http2, tls};
+use super::super::{client, http2, tls};
 use super::Instance;
 
 const SETTINGS: u8 = 4;
@@ -55,6 +55,31 @@ async fn a_listener_announces_its_limits_and_nothing_else() {
         }
     };
     assert_eq!(update + FIRST_WINDOW, http2::CONNECTION_WINDOW);
+}
+
+#[tokio::test]
+async fn a_plain_listener_shows_what_it_offers_and_that_it_is_well() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let hub = Instance::hub(1, "plain://127.0.0.1:0").await;
+    let http = client::connect(hub.url(), hub.key()).await.unwrap().http;
+    let service = crate::wire::SERVICE_NAME.to_owned();
+    let health = HealthClient::new(http.clone()).check(HealthCheckRequest { service }).await.unwrap();
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+
+    let message_request = Some(MessageRequest::ListServices(String::new()));
+    let list = ServerReflectionRequest { host: String::new(), message_request };
+    let answers =
+        ServerReflectionClient::new(http).server_reflection_info(tokio_stream::once(list)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
+    assert!(listed.service.iter().any(|service| service.name == crate::wire::SERVICE_NAME));
 }
 
 #[test]

@@ -113,12 +113,14 @@ impl Pair {
                 self.owner.create(record);
             }
             Step::Update(n) => {
-                let id = self.some_id(n);
-                id.into_iter().for_each(|id| self.owner.update(id, &n.to_string()));
+                if let Some(id) = self.some_id(n) {
+                    self.owner.update(id, &n.to_string());
+                }
             }
             Step::Delete(n) => {
-                let id = self.some_id(n);
-                id.into_iter().for_each(|id| self.owner.delete(id));
+                if let Some(id) = self.some_id(n) {
+                    self.owner.delete(id);
+                }
             }
             Step::Remember => self.remembered = Some(self.owner.clone()),
             Step::GoBack => self.owner = self.remembered.clone().unwrap_or_else(|| self.owner.clone()),
@@ -385,6 +387,29 @@ async fn a_frame_that_breaks_a_rule_takes_no_other_frame_of_its_group_down() {
     assert_eq!(rows(&store, good).await.len(), 20);
     assert!(rows(&store, bad).await.is_empty());
     assert!(store.verify_host(&good).await.unwrap().equal());
+}
+
+#[tokio::test]
+async fn a_staged_row_that_changes_before_the_diff_ends_stays() {
+    let place = Place::new(100).await;
+    let store = place.open();
+    let (key, epoch) = client(&store, 2).await;
+    let commit = async |transaction| store.submit(&key, epoch, transaction).await.await.unwrap().unwrap();
+    commit(first_state()).await;
+    commit(frame(Position::ZERO, 3, (1..=3).map(|id| operation(id, id, "x")).collect())).await;
+    commit(Transaction::Mark(Mark { position: at(3), set: SetDigest::EMPTY })).await;
+    let answer = |hi, last, listed: u64| Transaction::Answer {
+        answer: Answer { hi, as_of: at(3), operations: vec![], gone: vec![], last },
+        listed: vec![OpId::new(listed).unwrap()],
+        as_of: at(3),
+    };
+    commit(answer(3, false, 1)).await;
+    let again = vec![operation(2, 4, "again")];
+    let ops = Ops { base: at(3), end: at(4), as_of: at(4), operations: again, tombstones: vec![] };
+    commit(Transaction::Ops { ops, stale: StaleOps::Drop }).await;
+    commit(answer(OpId::END, true, 3)).await;
+    assert_eq!(rows(&store, key).await.len(), 3);
+    assert!(parked(&store, key).await.is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use opmesh::clock::Clock;
-use opmesh::store::{OpenOptions, Store, StoreError};
+use opmesh::store::{Flow, OpenOptions, OwnChange, Refused, Store, StoreError};
 
 use super::support::{OWN, Place, key};
 
@@ -74,6 +74,24 @@ async fn a_store_is_refused_to_another_identity() {
     let options = OpenOptions { own: key(9), clock: Clock::system(), cache_entries: 0 };
     let refused = Store::open(&place.path(), options).unwrap_err();
     assert!(matches!(refused, StoreError::OtherIdentity { .. }));
+}
+
+#[tokio::test]
+async fn a_store_that_meets_damage_stops_and_says_so_to_every_later_call() {
+    let place = Place::new(10).await;
+    place.damage("operations");
+    let store = place.open();
+    let record = opmesh_core::model::Record::for_tests("r", "p", "m");
+    let create = || OwnChange::Create { flow: Flow::New, record: record.clone() };
+    let (first, second) = tokio::join!(store.append(vec![create()]), store.append(vec![create()]));
+    for stopped in [first, second] {
+        let reason = stopped.unwrap_err().reason;
+        assert!(matches!(reason, Refused::Store(StoreError::Stopped { .. })), "{reason:?}");
+    }
+    assert!(matches!(store.take_incarnation().await, Err(StoreError::Stopped { .. })));
+    assert!(matches!(store.facts().await, Err(StoreError::Stopped { .. })));
+    assert_eq!(*store.head().borrow(), opmesh_core::model::Position::ZERO);
+    store.close().await;
 }
 
 #[tokio::test]

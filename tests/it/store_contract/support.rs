@@ -58,6 +58,16 @@ impl Place {
         copy
     }
 
+    /// Overwrites the first page of a table.
+    pub(crate) fn damage(&self, table: &str) {
+        let root: u32 = rusqlite::Connection::open(self.path())
+            .unwrap()
+            .query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [table], |row| row.get(0))
+            .unwrap();
+        let file = std::fs::File::options().write(true).open(self.path()).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 64], u64::from(root - 1) * 4096).unwrap();
+    }
+
     /// Runs SQL behind the store's back.
     pub(crate) fn tamper(&self, sql: &str) {
         let connection = rusqlite::Connection::open(self.path()).unwrap();
