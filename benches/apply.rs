@@ -41,7 +41,7 @@ const UNDER_WAY: usize = 8;
 async fn main() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     machine("apply", home.path());
-    let sizes: &[u64] = if is_short() { &[10_000] } else { &[100_000, 1_000_000] };
+    let sizes: &[u64] = if is_short() { &[20_000] } else { &[100_000, 1_000_000] };
     let mut rows = Vec::new();
     for size in sizes {
         let folder = tempfile::tempdir_in(home.path()).unwrap();

@@ -129,7 +129,8 @@ impl OwnLog<'_, '_> {
 
     fn look_up(&self, id: OpId) -> Result<Option<Result<Live, Refused>>, StoreError> {
         let mut statement = self.tx.connection.prepare_cached(
-            "SELECT flow_id, modno, group_id, row_hash, record FROM operations WHERE local_id = ?1 AND owner = ?2",
+            "SELECT flow_id, modno, group_id, row_hash, record FROM operations NOT INDEXED
+             WHERE local_id = ?1 AND owner = ?2",
         )?;
         let mut rows = statement.query(params![id.to_i64(), OWN])?;
         let Some(row) = rows.next()? else { return Ok(None) };

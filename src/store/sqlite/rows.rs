@@ -58,7 +58,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
     fn look_up(&self, id: OpId) -> Result<Option<Known>, StoreError> {
         let mut statement = self.tx.connection.prepare_cached(
             "SELECT i.local_id, i.group_id, i.modno, o.row_hash
-             FROM ids AS i LEFT JOIN operations AS o ON o.local_id = i.local_id
+             FROM ids AS i LEFT JOIN operations AS o NOT INDEXED ON o.local_id = i.local_id
              WHERE i.owner = ?1 AND i.original_id = ?2",
         )?;
         let mut rows = statement.query(params![self.owner, id.to_i64()])?;

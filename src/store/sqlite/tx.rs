@@ -1,4 +1,7 @@
 //! One job inside the writer's transaction: the steps that own operations and replicas share.
+//!
+//! Statements that find one row of `operations` by its number say NOT INDEXED: while SQLite may weigh the indexes of
+//! one owner's rows against an owner that is bound, it plans such a statement anew each time it is run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -167,7 +170,8 @@ impl<'w> Tx<'w> {
         let replaced = self
             .connection
             .prepare_cached(
-                "UPDATE operations SET modno = ?3, original_flow_id = ?4, flow_id = ?5, group_id = ?6, kind = ?7,
+                "UPDATE operations NOT INDEXED
+                 SET modno = ?3, original_flow_id = ?4, flow_id = ?5, group_id = ?6, kind = ?7,
                      status = ?8, start_unix_ms = ?9, end_unix_ms = ?10, received_unix_ms = ?11, row_hash = ?12,
                      record = ?13
                  WHERE local_id = ?1 AND owner = ?2 AND row_hash = ?14",
@@ -205,7 +209,9 @@ impl<'w> Tx<'w> {
     ) -> Result<bool, StoreError> {
         let deleted = self
             .connection
-            .prepare_cached("DELETE FROM operations WHERE local_id = ?1 AND owner = ?2 AND row_hash = ?3")?
+            .prepare_cached(
+                "DELETE FROM operations NOT INDEXED WHERE local_id = ?1 AND owner = ?2 AND row_hash = ?3",
+            )?
             .execute(params![local_id.to_i64(), owner, hash.0])?;
         if deleted == 1 {
             self.count_out(owner, group, hash);
