@@ -59,7 +59,16 @@ async fn counted(home: &Path, size: u64) {
     let found = &pair.counted;
     let all = found.bytes[0] + found.bytes[1];
     table(
-        &["operations", "lost", "bytes to the hub", "bytes back", "without records", "largest frame", "exchanges", "time"],
+        &[
+            "operations",
+            "lost",
+            "bytes to the hub",
+            "bytes back",
+            "without records",
+            "largest frame",
+            "exchanges",
+            "time",
+        ],
         &[vec![
             size.to_string(),
             lost.to_string(),

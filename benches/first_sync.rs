@@ -70,7 +70,9 @@ async fn measure(folder: &Path, size: u64) -> Run {
     host.stop();
     hub.stop();
     let raw = raw::insert_all(&hub.places.store(), folder);
-    say(&format!("{size} operations: sync {sync:.2?}, raw {raw:.2?}, host {host_mib} MiB, hub {hub_mib} MiB"));
+    say(&format!(
+        "{size} operations: sync {sync:.2?}, raw {raw:.2?}, host {host_mib} MiB, hub {hub_mib} MiB"
+    ));
     Run { sync, raw, host_mib, hub_mib }
 }
 
@@ -79,7 +81,8 @@ fn summary(size: u64, runs: &[Run]) -> Vec<String> {
         let took = percentile(runs.iter().map(took).collect(), 50);
         u128::from(size) * 1000 / took.as_millis().max(1)
     };
-    let mut ratios: Vec<f64> = runs.iter().map(|run| run.raw.as_secs_f64() / run.sync.as_secs_f64()).collect();
+    let mut ratios: Vec<f64> =
+        runs.iter().map(|run| run.raw.as_secs_f64() / run.sync.as_secs_f64()).collect();
     ratios.sort_by(f64::total_cmp);
     let peak = |mib: fn(&Run) -> u64| runs.iter().map(mib).max().unwrap();
     vec![

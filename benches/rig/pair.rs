@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use opmesh::clock::Clock;
 use opmesh::identity::Identity;
-use opmesh::store::{
-    DEFAULT_CACHE_ENTRIES, Dial, Epoch, NewPeer, OpenOptions, Pending, Role, Roles, Store,
-};
+use opmesh::store::{DEFAULT_CACHE_ENTRIES, Dial, Epoch, NewPeer, OpenOptions, Pending, Role, Roles, Store};
 use opmesh::wire;
 use opmesh_core::model::{KeyId, ProcessNonce};
 use opmesh_core::permission::{Grants, Scopes};
@@ -130,7 +128,9 @@ impl Pair {
             Output::TakeIncarnation => {
                 to_owner.push_back(Input::NewIncarnation(self.owner.take_incarnation().await.unwrap()));
             }
-            Output::Report(Report::Differs(position)) => super::report::say(&format!("differs at {position:?}")),
+            Output::Report(Report::Differs(position)) => {
+                super::report::say(&format!("differs at {position:?}"))
+            }
             Output::Report(_) => {}
             other => panic!("an owner does not ask for {other:?}"),
         }
@@ -166,7 +166,8 @@ impl Pair {
             Message::Answer(answer) => answer.operations.as_slice(),
             _ => &[],
         };
-        self.counted.record_bytes += operations.iter().map(|operation| operation.record.as_bytes().len()).sum::<usize>();
+        self.counted.record_bytes +=
+            operations.iter().map(|operation| operation.record.as_bytes().len()).sum::<usize>();
         let bytes = wire::encode(message).encode_to_vec();
         self.counted.count(from, bytes.len());
         wire::decode(wire::Frame::decode(bytes.as_slice()).unwrap()).unwrap()

@@ -39,7 +39,9 @@ pub(crate) fn insert_all(hub: &Path, folder: &Path) -> Duration {
     target.pragma_update(None, "cache_size", -64 * 1024).unwrap();
     target.pragma_update_and_check(None, "wal_autocheckpoint", 4000, |_| Ok(())).unwrap();
     let mut schema = source
-        .prepare("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid")
+        .prepare(
+            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid",
+        )
         .unwrap();
     let statements = schema.query_map([], |row| row.get::<_, String>(0)).unwrap();
     statements.for_each(|sql| target.execute_batch(&sql.unwrap()).unwrap());
@@ -62,7 +64,8 @@ fn insert(source: &Connection, target: &Connection) -> Duration {
         for ((table, _), rows) in TABLES.iter().zip(&batch) {
             let Some(first) = rows.first() else { continue };
             let places = vec!["?"; first.len()].join(", ");
-            let mut insert = target.prepare_cached(&format!("INSERT INTO {table} VALUES ({places})")).unwrap();
+            let mut insert =
+                target.prepare_cached(&format!("INSERT INTO {table} VALUES ({places})")).unwrap();
             for row in rows {
                 insert.execute(rusqlite::params_from_iter(row)).unwrap();
             }

@@ -72,6 +72,9 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) {
         say(&format!("| {} |", padded.collect::<Vec<_>>().join(" | ")));
     };
     line(heads.to_vec());
-    say(&format!("|{}|", widths.iter().map(|width| "-".repeat(width + 1) + ":").collect::<Vec<_>>().join("|")));
+    say(&format!(
+        "|{}|",
+        widths.iter().map(|width| "-".repeat(width + 1) + ":").collect::<Vec<_>>().join("|")
+    ));
     rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
 }

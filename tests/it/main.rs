@@ -11,13 +11,13 @@
 
 mod admin;
 mod bytes;
-mod federation;
-mod fleet;
 mod cli;
 mod cli_contract;
 mod cli_ops;
 mod cli_peers;
 mod cli_serve;
+mod federation;
+mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
