@@ -25,6 +25,9 @@ use report::{is_short, machine, micros, table};
 
 const CHANGES: u64 = 1_000;
 
+/// The n-th change at a host of so many operations.
+type Change = fn(u64, u64) -> OwnChange;
+
 #[tokio::main]
 async fn main() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -35,8 +38,7 @@ async fn main() {
     material::fill(&pair.owner, 0, size).await;
     pair.session().await;
     let mut rows = Vec::new();
-    let kinds: [(&str, fn(u64, u64) -> OwnChange); 3] =
-        [("creates", create), ("updates", update), ("deletes", delete)];
+    let kinds: [(&str, Change); 3] = [("creates", create), ("updates", update), ("deletes", delete)];
     for (name, change) in kinds {
         let changes = (0..CHANGES).map(|n| change(n, size)).collect();
         pair.owner.append(changes).await.unwrap();
@@ -50,7 +52,7 @@ async fn main() {
             size.to_string(),
             counted.record_bytes.to_string(),
             (all - counted.record_bytes).to_string(),
-            format!("{:.1}", (all - counted.record_bytes) as f64 / CHANGES as f64),
+            tenths((all - counted.record_bytes) * 10 / usize::try_from(CHANGES).unwrap()),
             format!("{} + {}", counted.frames[0], counted.frames[1]),
             micros(took),
         ]);
@@ -77,4 +79,8 @@ fn update(n: u64, size: u64) -> OwnChange {
 
 fn delete(n: u64, size: u64) -> OwnChange {
     OwnChange::Delete { id: scattered(n, size), expect_modno: None }
+}
+
+fn tenths(value: usize) -> String {
+    format!("{}.{}", value / 10, value % 10)
 }

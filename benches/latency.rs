@@ -9,6 +9,7 @@
 )]
 
 #[path = "rig/daemon.rs"]
+#[expect(dead_code, reason = "shared with benches that use the rest")]
 mod daemon;
 #[path = "rig/report.rs"]
 mod report;
@@ -34,7 +35,7 @@ async fn main() {
     let fsync = fsync_median(home.path());
     host.stop();
     hub.stop();
-    let mut row = |what: &str, spans: &mut Vec<Duration>| {
+    let row = |what: &str, spans: &mut Vec<Duration>| {
         let (middle, high) = (percentile(spans.clone(), 50), percentile(std::mem::take(spans), 99));
         let times = format!("{:.1}", middle.as_secs_f64() / fsync.as_secs_f64());
         vec![what.to_owned(), micros(middle), micros(high), times]
@@ -50,7 +51,7 @@ async fn measure(hub: &Instance, host: &Instance, records: usize) -> (Vec<Durati
     let at_host = Client::connect(&host.places.socket()).await.unwrap();
     let mut events = at_hub.watch_operations(pb::WatchOperationsRequest::default()).await.unwrap();
     let (mut durable, mut visible) = (Vec::new(), Vec::new());
-    for n in 0..records + 1 {
+    for n in 0..=records {
         let began = clock.monotonic();
         let transaction = pb::ApplyTransaction { changes: vec![create(n)], more: false };
         let mut replies = at_host.apply_operations(tokio_stream::iter([transaction])).await.unwrap();

@@ -129,7 +129,7 @@ impl Pair {
                 to_owner.push_back(Input::NewIncarnation(self.owner.take_incarnation().await.unwrap()));
             }
             Output::Report(Report::Differs(position)) => {
-                super::report::say(&format!("differs at {position:?}"))
+                super::report::say(&format!("differs at {position:?}"));
             }
             Output::Report(_) => {}
             other => panic!("an owner does not ask for {other:?}"),

@@ -76,5 +76,7 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) {
         "|{}|",
         widths.iter().map(|width| "-".repeat(width + 1) + ":").collect::<Vec<_>>().join("|")
     ));
-    rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
 }

@@ -312,11 +312,11 @@ mod tests {
     #[test]
     fn a_table_is_plain_columns_without_a_trailing_blank() {
         let mut table = Columns::new(["NAME", "STATE"]);
-        table.row(["web-1".to_owned(), "live".to_owned()]);
+        table.row(["web-1".to_owned(), "paused".to_owned()]);
         table.row(["a-longer-name".to_owned(), "offline".to_owned()]);
         insta::assert_snapshot!(table.lines().join("\n"), @r"
         NAME           STATE
-        web-1          live
+        web-1          paused
         a-longer-name  offline
         ");
     }

@@ -383,8 +383,12 @@ impl Store {
     }
 
     /// Follows changes to the live operations in commit order. Who lags is told so by the channel.
-    pub fn subscribe(&self) -> broadcast::Receiver<StoreEvent> {
-        self.engine.events()
+    ///
+    /// A read after this shows what was committed before, and the channel has what is committed later: a change can
+    /// be in both, never in neither. So this waits for the transaction that is under way.
+    pub async fn subscribe(&self) -> Result<broadcast::Receiver<StoreEvent>, StoreError> {
+        let events = self.engine.events();
+        self.engine.write(Weight::ONE, move |_| Ok(events.subscribe())).await
     }
 }
 

@@ -16,6 +16,7 @@ mod tokens;
 
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::Failure;
 use super::pb;
 use super::pb::admin_server::Admin;
 use crate::node::Node;
@@ -62,7 +63,7 @@ impl Admin for Handlers {
     ) -> Answer<Self::WatchOperationsStream> {
         let request = request.into_inner();
         // Before the answer begins: what happens after it is in it.
-        let events = self.node.store().subscribe();
+        let events = self.node.store().subscribe().await.map_err(Failure::from)?;
         Ok(stream(&self.node, |node, out| operations::watch(node, events, request, out)))
     }
 

@@ -249,8 +249,9 @@ impl Engine {
         self.head.clone()
     }
 
-    pub(super) fn events(&self) -> broadcast::Receiver<StoreEvent> {
-        self.events.subscribe()
+    /// Where listeners subscribe: within a job, so that no transaction that is under way escapes them.
+    pub(super) fn events(&self) -> broadcast::Sender<StoreEvent> {
+        self.events.clone()
     }
 
     pub(super) fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {

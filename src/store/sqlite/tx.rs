@@ -31,7 +31,8 @@ pub(in crate::store) struct Tx<'w> {
     pub(in crate::store) memory: &'w mut Memory,
     pub(in crate::store) effects: &'w mut Effects,
     pub(in crate::store) now: UnixMs,
-    /// Whether anybody listens to changes of operations.
+    /// Whether anybody listens to changes of operations. Whoever begins to listen does so in a job, so that this
+    /// cannot become true between a job and its COMMIT.
     pub(in crate::store) watched: bool,
     /// Changes to the digests of groups, written once at the end of the job.
     deltas: HashMap<i64, SetDigest>,

@@ -14,7 +14,7 @@ use opmesh_core::permission::{Grants, Scopes};
 use opmesh_core::session::Report;
 use tempfile::TempDir;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,9 +23,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::store::{
-    Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store, StoreEvent,
-};
+use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,8 +36,6 @@ struct Instance {
     stop: CancellationToken,
     redial: Arc<Notify>,
     url: Option<HubUrl>,
-    /// The store tells of changes from the first one on only while somebody listens.
-    _listening: broadcast::Receiver<StoreEvent>,
     _folder: TempDir,
 }
 
@@ -50,7 +46,6 @@ impl Instance {
         let clock = Clock::system();
         let store = Store::create(&folder.path().join("opmesh.db"), identity.public_key(), clock).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
-        let listening = store.subscribe();
         let local = Arc::new(Local {
             identity,
             instance: format!("host-{seed}").parse().unwrap(),
@@ -67,7 +62,6 @@ impl Instance {
             stop: CancellationToken::new(),
             redial: Arc::new(Notify::new()),
             url: None,
-            _listening: listening,
             _folder: folder,
         }
     }
@@ -167,7 +161,7 @@ impl Instance {
 
     /// Waits until the operations here are what `wanted` says.
     async fn has(&self, wanted: impl Fn(&[OpRow]) -> bool) {
-        let mut changes = self.local.store.subscribe();
+        let mut changes = self.local.store.subscribe().await.unwrap();
         let waiting = async {
             while !wanted(&self.rows().await) {
                 match changes.recv().await {

@@ -1,6 +1,6 @@
 //! The own log against its model, and its promises about numbers, atomicity and crashes.
 
-use opmesh::store::{Change, Edit, Flow, OnceKey, OwnChange, Refused, Store};
+use opmesh::store::{Change, Edit, Flow, OnceKey, OpRow, OwnChange, Refused, Store};
 use opmesh_core::model::{FlowId, Modno, OpId, Record};
 use opmesh_core::oracle::{FrameSize, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
@@ -210,7 +210,7 @@ async fn an_orderly_end_wastes_no_ids() {
 async fn watchers_hear_of_changes_in_commit_order() {
     let place = Place::new(10).await;
     let store = place.open();
-    let mut events = store.subscribe();
+    let mut events = store.subscribe().await.unwrap();
     let id = store.append(vec![create("a")]).await.unwrap()[0].id;
     store.append(vec![update(id, "b"), delete(id)]).await.unwrap();
     store.append(vec![create("never"), delete(id)]).await.unwrap_err();
@@ -220,4 +220,35 @@ async fn watchers_hear_of_changes_in_commit_order() {
         heard.push(event.change);
     }
     assert_eq!(heard, vec![Change::Created, Change::Updated, Change::Deleted]);
+}
+
+#[tokio::test]
+async fn who_begins_to_listen_during_a_transaction_reads_the_change_or_hears_of_it() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let id = store.append(vec![create("before")]).await.unwrap()[0].id;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (began, beginning) = tokio::sync::oneshot::channel();
+    let edit = Edit::new(move |_| {
+        began.send(()).unwrap();
+        held.recv().unwrap();
+        Ok(Record::for_tests("r", "p", "after"))
+    });
+    let change = OwnChange::Update { id, expect_modno: None, edit };
+    let mut writing = Box::pin(store.append(vec![change]));
+    let mut listening = Box::pin(async {
+        let events = store.subscribe().await.unwrap();
+        (events, store.operation(id).await.unwrap().unwrap())
+    });
+    tokio::select! {
+        biased;
+        _ = &mut writing => panic!("it is held"),
+        _ = &mut listening => panic!("nothing was committed"),
+        holds = beginning => holds.unwrap(),
+    }
+    release.send(()).unwrap();
+    writing.await.unwrap();
+    let (mut events, read) = listening.await;
+    let is_new = |row: &OpRow| row.record == Some(Record::for_tests("r", "p", "after"));
+    assert!(is_new(&read) || events.try_recv().is_ok_and(|event| is_new(&event.operation)));
 }
