@@ -258,6 +258,29 @@ fn only_what_is_granted_is_sent_and_narrowing_and_widening_follow_at_once() {
 }
 
 #[test]
+fn what_a_hub_no_longer_accepts_is_set_aside_there_and_not_sent_any_more() {
+    let (hub, host, _url) = pair("chatty", &[]);
+    let both = |n: u32| format!("{}{}", create("r", "open", &n.to_string()), create("r", "secret", "x"));
+    host.apply(&both(1));
+    until_equal(&hub, &host);
+    hub.ok(&["peer", "set", "chatty", "--accept", "*,!plan:secret"]);
+    let plans =
+        || -> Vec<Value> { held_rows(&hub, &host).iter().map(|row| row["plan_id"].clone()).collect() };
+    until("what is not accepted is set aside", || plans() == ["open"]);
+    host.apply(&both(2));
+    until("what is accepted still arrives", || plans() == ["open", "open"]);
+    until("the host is in sync", || host.peer("known_host")["in_sync"] == true);
+    assert_eq!(hub.peer("authorized_client")["state"], "live");
+    // The count that both sides proved equal has nothing of what is not accepted: it was not sent.
+    assert_eq!(host.peer("known_host")["count"], "2");
+    let parked = hub.json(&["hosts", "parked", "chatty"]);
+    let reasons: Vec<_> = parked.as_array().unwrap().iter().map(|row| &row["reason"]).collect();
+    assert_eq!(reasons, ["view"]);
+    hub.ok(&["peer", "set", "chatty", "--accept", "*"]);
+    until_equal(&hub, &host);
+}
+
+#[test]
 fn sigterm_and_sigint_drain_and_leave_no_readiness_file() {
     for signal in ["TERM", "INT"] {
         let (mut hub, mut host, _url) = pair("brief", &[]);
