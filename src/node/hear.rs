@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Node;
 use super::live::{Seat, Standing};
 use crate::store::Role;
-use crate::transport::{DialError, Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
+use crate::transport::{Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
 
 /// Follows sessions until the node closes.
 pub(super) async fn hear_sessions(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
@@ -107,8 +107,10 @@ impl Seat {
         self.standing = match ending {
             // The session that took over has the seat now.
             Ending::Finished(Finish::Closed(EndReason::Displaced)) => return,
-            Ending::TurnedAway(_) | Ending::Refused(_) => Standing::Refused,
-            Ending::Dial(DialError::OtherKey { .. }) => Standing::OtherKey,
+            Ending::TurnedAway(_)
+            | Ending::Refused(_)
+            | Ending::Finished(Finish::PeerEnded(EndReason::Revoked)) => Standing::Refused,
+            _ if ending.other_key().is_some() => Standing::OtherKey,
             Ending::Rivals => Standing::IdentityConflict,
             Ending::HubError { text, .. } if text.starts_with(IDENTITY_CONFLICT) => {
                 Standing::IdentityConflict
@@ -182,6 +184,10 @@ mod tests {
         let displaced = Ending::Finished(Finish::Closed(EndReason::Displaced));
         told(&mut seat, 0, 0, SessionNews::Ended(displaced));
         assert_eq!(seat.standing, Standing::CatchingUp);
+        let revoked = Ending::Finished(Finish::PeerEnded(EndReason::Revoked));
+        told(&mut seat, 0, 0, SessionNews::Ended(revoked));
+        assert_eq!(seat.standing, Standing::Refused);
+        assert_eq!(seat.reason, "the peer ended the session: no longer let in");
         let shut_down = Ending::Finished(Finish::PeerEnded(EndReason::Shutdown));
         told(&mut seat, 0, 0, SessionNews::Ended(shut_down));
         assert_eq!(seat.standing, Standing::Offline);

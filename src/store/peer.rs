@@ -40,6 +40,13 @@ pub struct Peer {
     pub joining: Option<Joining>,
 }
 
+impl Peer {
+    /// Whether it is let in as a client.
+    pub fn may_deliver(&self) -> bool {
+        self.roles.authorized_client && self.verified && self.blocked.is_none()
+    }
+}
+
 /// What a peer is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Roles {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use opmesh_core::handshake::Established;
 use opmesh_core::model::KeyId;
 use opmesh_core::permission::{GrantType, Grants};
-use opmesh_core::protocol::EndReason;
+use opmesh_core::protocol::{EndReason, Message};
 use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -21,8 +21,8 @@ use tracing::Instrument as _;
 
 use crate::identity::Identity;
 use crate::store::{Greeting, Role, StoreError};
-use crate::wire::MESSAGE_BYTES;
 use crate::wire::peer_sync_client::PeerSyncClient;
+use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
@@ -84,6 +84,11 @@ async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop:
     let registration = local.sessions.register(peer, role);
     greet(local, role, &established).await;
     let (ending, rest, link) = match local.store.take_over(&peer).await {
+        // Blocked or removed since the handshake.
+        Err(StoreError::Fenced) => {
+            let last = wire::encode(Message::End(EndReason::Revoked));
+            (Ending::Finished(Finish::Closed(EndReason::Revoked)), VecDeque::from([last]), link)
+        }
         Err(error) => (error.into(), VecDeque::new(), link),
         Ok(takeover) => {
             let now = local.clock.monotonic();

@@ -308,6 +308,20 @@ fn blocking_a_host_ends_its_session_and_the_reason_shows_on_the_hub_only() {
 }
 
 #[test]
+fn a_host_hears_that_it_was_removed_or_blocked_and_nothing_about_why() {
+    for words in [["peer", "remove", "rogue", "--yes"], ["peer", "block", "rogue", "--reason=stolen laptop"]]
+    {
+        let (hub, host, _url) = pair("rogue", &[]);
+        write(&host, 3);
+        until_equal(&hub, &host);
+        hub.ok(&words);
+        until("the host is refused", || host.peer("known_host")["state"] == "refused");
+        assert!(!host.log().contains("UNAVAILABLE") && !host.log().contains("Unavailable"), "{}", host.log());
+        assert!(!host.log().contains("stolen laptop"), "{}", host.log());
+    }
+}
+
+#[test]
 fn a_bit_flipped_in_a_stored_record_makes_verify_exit_20_and_name_it() {
     let (mut hub, host, _url) = pair("victim", &[]);
     write(&host, 10);

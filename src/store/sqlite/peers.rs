@@ -263,7 +263,7 @@ pub(in crate::store) fn find_owner(
 pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeover, StoreError> {
     let peer = peer_rows::one(tx.connection, &key)?.ok_or(StoreError::Fenced)?;
     let public_key = peer.public_key.ok_or(StoreError::Fenced)?;
-    if !may_deliver(&peer) {
+    if !peer.may_deliver() {
         return Err(StoreError::Fenced);
     }
     let owner = owner(tx, &public_key, &peer.name)?;
@@ -281,11 +281,6 @@ pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeove
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
     Ok(Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor })
-}
-
-/// Whether a listed peer is let in as a client.
-pub(in crate::store) fn may_deliver(peer: &Peer) -> bool {
-    peer.roles.authorized_client && peer.verified && peer.blocked.is_none()
 }
 
 /// Performs a session's transaction, if the session still speaks for its peer.
