@@ -1,7 +1,7 @@
 //! What sessions report becomes what `status` shows.
 
 use opmesh_core::model::{Position, UnixMs};
-use opmesh_core::protocol::{Comparison, EndReason, Proposal};
+use opmesh_core::protocol::{Comparison, EndReason, Proposal, Violation};
 use opmesh_core::replica::Committed;
 use opmesh_core::session::{Finish, Report};
 use tokio::sync::mpsc;
@@ -111,7 +111,9 @@ impl Seat {
             | Ending::Refused(_)
             | Ending::Finished(Finish::PeerEnded(EndReason::Revoked)) => Standing::Refused,
             _ if ending.other_key().is_some() => Standing::OtherKey,
-            Ending::Rivals => Standing::IdentityConflict,
+            Ending::Rivals | Ending::Finished(Finish::Violation(Violation::SupersededIncarnation { .. })) => {
+                Standing::IdentityConflict
+            }
             Ending::HubError { text, .. } if text.starts_with(IDENTITY_CONFLICT) => {
                 Standing::IdentityConflict
             }
@@ -139,9 +141,11 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
-    use opmesh_core::model::{Chain, Modno, SetDigest};
+    use opmesh_core::handshake::HandshakeFault;
+    use opmesh_core::model::{Chain, Incarnation, Modno, PublicKey, SetDigest};
 
     use super::*;
+    use crate::transport::{DialError, OtherKey};
 
     fn at(modno: u64) -> Position {
         Position { modno: Modno::new(modno).unwrap(), chain: Chain([7; 16]) }
@@ -206,6 +210,37 @@ mod tests {
         assert_eq!(seat.standing, Standing::IdentityConflict);
         told(&mut seat, 0, 0, connected());
         assert_eq!((seat.standing.clone(), seat.reason.as_str()), (Standing::CatchingUp, ""));
+    }
+
+    #[test]
+    fn two_histories_of_one_identity_are_a_conflict_at_the_hub_and_at_the_owner() {
+        let presented = Incarnation::new(5).unwrap();
+        let violation = Violation::SupersededIncarnation { presented };
+        let text = format!("{IDENTITY_CONFLICT}: {violation}");
+        for ending in [
+            Ending::Finished(Finish::Violation(violation)),
+            Ending::HubError { code: "FailedPrecondition".to_owned(), text },
+        ] {
+            let mut seat = Seat::default();
+            told(&mut seat, 0, 0, connected());
+            told(&mut seat, 0, 0, SessionNews::Ended(ending));
+            assert_eq!(seat.standing, Standing::IdentityConflict);
+        }
+    }
+
+    #[test]
+    fn another_instance_in_the_hubs_place_is_named_wherever_it_is_noticed() {
+        let (expected, presented) = (PublicKey([1; 32]).key_id(), PublicKey([2; 32]).key_id());
+        let url = "https://hub".to_owned();
+        for ending in [
+            Ending::Dial(DialError::OtherKey { url, other: OtherKey { expected, presented } }),
+            Ending::Handshake(HandshakeFault::WrongHub { expected, presented }),
+        ] {
+            let mut seat = Seat::default();
+            told(&mut seat, 0, 0, SessionNews::Ended(ending));
+            assert_eq!(seat.standing, Standing::OtherKey);
+            assert!(seat.reason.contains(&presented.to_string()), "{}", seat.reason);
+        }
     }
 
     #[test]
