@@ -81,6 +81,8 @@ pub(super) async fn accept(
 async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
     let peer = established.peer.key_id();
     let role = Role::AuthorizedClient;
+    // A dialer's span had it from the beginning.
+    tracing::Span::current().record("peer", tracing::field::display(peer));
     let registration = local.sessions.register(peer, role);
     greet(local, role, &established).await;
     let (ending, rest, link) = match local.store.take_over(&peer).await {
@@ -112,7 +114,6 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     let (hub, role) = (target.hub, Role::KnownHost);
     let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
     async move {
-        local.tell(hub, role, SessionNews::Dialing).await;
         let (ending, lasted) = match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
@@ -221,7 +222,6 @@ fn stopped() -> Ending {
 async fn greet(local: &Local, role: Role, established: &Established) {
     let peer = established.peer.key_id();
     let session = format!("{:032x}", u128::from_be_bytes(established.session));
-    tracing::Span::current().record("peer", tracing::field::display(peer));
     tracing::Span::current().record("session", session.as_str());
     tracing::info!(instance = %established.instance, "a session begins");
     let greeting = Greeting {
