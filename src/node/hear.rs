@@ -38,7 +38,14 @@ pub(super) async fn hear_own_log(node: Node) {
 fn heard(node: &Node, event: SessionEvent, head: Position) {
     let now = node.clock().wall();
     let SessionEvent { peer, role, news } = event;
-    node.live().update(peer, role, |seat| seat.hear(news, head, now));
+    match &news {
+        SessionNews::Dialing | SessionNews::Connected { .. } => {
+            node.live().update(peer, role, |seat| seat.hear(news, head, now));
+        }
+        SessionNews::Report(_) | SessionNews::Ended(_) => {
+            node.live().update_known(peer, role, |seat| seat.hear(news, head, now));
+        }
+    }
 }
 
 impl Seat {

@@ -119,6 +119,10 @@ impl Dialers {
             PeerChange::Reachable | PeerChange::Released => {}
             PeerChange::Grants => sessions.end(&event.key, EndReason::GrantsChanged),
             PeerChange::Revoked => sessions.end(&event.key, EndReason::Revoked),
+            PeerChange::Removed => {
+                sessions.end(&event.key, EndReason::Revoked);
+                self.node.live().forget(&event.key);
+            }
         }
         match self.node.store().peer(&event.key).await? {
             Some(peer) => self.ensure(&peer),

@@ -322,6 +322,48 @@ fn a_host_hears_that_it_was_removed_or_blocked_and_nothing_about_why() {
 }
 
 #[test]
+fn a_peer_that_was_removed_and_added_again_begins_anew() {
+    let (hub, host, url) = pair("again", &[]);
+    write(&host, 3);
+    until_equal(&hub, &host);
+    let key = hub.ok(&["key", "show"]);
+    hub.ok(&["peer", "block", "again"]);
+    until("the host is refused", || host.peer("known_host")["state"] == "refused");
+    host.ok(&["peer", "remove", "hub", "--yes"]);
+    host.ok(&["peer", "add", "--key-id", key.trim(), "--instance-id", "hub", "--url", &url]);
+    let fresh = host.peer("known_host");
+    assert_eq!((&fresh["state"], &fresh["in_sync"]), (&"unverified".into(), &Value::Null), "{fresh}");
+    assert_eq!((&fresh["position"], &fresh["lag"]), (&Value::Null, &Value::Null), "{fresh}");
+}
+
+#[test]
+fn a_superseded_history_is_an_identity_conflict_on_both_sides_until_an_operator_decides() {
+    let (hub, mut host, _url) = pair("twin", &[]);
+    write(&host, 5);
+    until_equal(&hub, &host);
+    host.stop("TERM");
+    let copy = tempfile::tempdir().unwrap();
+    host.copy_database(copy.path());
+    for _ in 0..2 {
+        host.serve("none");
+        write(&host, 5);
+        until_equal(&hub, &host);
+        host.stop("TERM");
+        host.restore_database(copy.path());
+    }
+    // Once the copy went on as a new life; now somebody starts it again as the old one.
+    host.serve("none");
+    until("the hub shows it", || hub.peer("authorized_client")["state"] == "identity_conflict");
+    until("the host shows it", || host.peer("known_host")["state"] == "identity_conflict");
+    host.stop("TERM");
+    let resolved = hub.json(&["peer", "resolve", "twin", "--accept-presented"]);
+    let status = &resolved["status"][0];
+    assert_eq!((&status["state"], &status["reason"]), (&"offline".into(), &"".into()), "{status}");
+    host.serve("none");
+    until_equal(&hub, &host);
+}
+
+#[test]
 fn a_bit_flipped_in_a_stored_record_makes_verify_exit_20_and_name_it() {
     let (mut hub, host, _url) = pair("victim", &[]);
     write(&host, 10);

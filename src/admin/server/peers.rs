@@ -8,8 +8,8 @@ use super::show;
 use super::status::{self, Moment};
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
-use crate::node::Node;
-use crate::store::{Dial, NewPeer, Peer, PeerEdit, Resolution, Roles};
+use crate::node::{Node, Seat};
+use crate::store::{Dial, NewPeer, Peer, PeerEdit, Resolution, Role, Roles};
 use crate::transport::{Channel, HubUrl};
 
 pub(super) async fn list(node: Node, out: Out<pb::Peer>) -> Result<(), Stop> {
@@ -116,6 +116,7 @@ pub(super) async fn resolve(node: &Node, request: pb::ResolvePeerRequest) -> Res
     };
     let peer = node.store().find_peer(&request.peer).await?;
     node.store().resolve(&peer.key, resolution).await?;
+    node.live().update(peer.key, Role::AuthorizedClient, Seat::decided);
     one(node, &peer.key.to_string()).await
 }
 
