@@ -99,18 +99,26 @@ Examples:
         /// The new name
         name: String,
     },
-    /// Change how a hub is reached
-    #[command(after_help = "Examples:
-  opmesh peer set hub --url https://hub.example:9850 --url https://10.0.0.7:9850")]
+    /// Change how a hub is reached, or what is taken in from a host
+    ///
+    /// What no longer fits is set aside on this side (`opmesh hosts parked`), and the host sends it no more.
+    #[command(after_help = "Scopes: * repo:ID plan:ID !repo:ID !plan:ID
+
+Examples:
+  opmesh peer set hub --url https://hub.example:9850 --url https://10.0.0.7:9850
+  opmesh peer set web-1 --accept '*,!plan:scratch'")]
     Set {
         /// Name, instance id, key ID, or the start of the key ID
         peer: String,
         /// All its addresses
-        #[arg(long, value_name = "URL", required_unless_present = "channel")]
+        #[arg(long, value_name = "URL", required_unless_present_any = ["channel", "accept"])]
         url: Vec<String>,
         /// How it is spoken to: tls, or plain on loopback
         #[arg(long, value_name = "C")]
         channel: Option<String>,
+        /// All of what is taken in of its operations
+        #[arg(long, value_name = "SCOPE,…")]
+        accept: Option<String>,
     },
     /// Remove a peer
     #[command(after_help = "Examples:
@@ -184,8 +192,8 @@ impl Peer {
             Command::Rename { peer, name } => {
                 client.rename_peer(pb::RenamePeerRequest { peer, name }).await?
             }
-            Command::Set { peer, url: urls, channel } => {
-                client.set_peer(pb::SetPeerRequest { peer, urls, channel }).await?
+            Command::Set { peer, url: urls, channel, accept: accepted_scopes } => {
+                client.set_peer(pb::SetPeerRequest { peer, urls, channel, accepted_scopes }).await?
             }
             Command::Resolve { peer, accept_presented, refuse: _ } => {
                 let decision = if accept_presented { "accept_presented" } else { "refuse" }.to_owned();

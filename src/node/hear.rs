@@ -1,7 +1,7 @@
 //! What sessions report becomes what `status` shows.
 
 use opmesh_core::model::{Position, UnixMs};
-use opmesh_core::protocol::{Comparison, EndReason, Proposal};
+use opmesh_core::protocol::{Comparison, EndReason, Proposal, Violation};
 use opmesh_core::replica::Committed;
 use opmesh_core::session::{Finish, Report};
 use tokio::sync::mpsc;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Node;
 use super::live::{Seat, Standing};
 use crate::store::Role;
-use crate::transport::{DialError, Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
+use crate::transport::{Ending, IDENTITY_CONFLICT, SessionEvent, SessionNews};
 
 /// Follows sessions until the node closes.
 pub(super) async fn hear_sessions(node: Node, mut events: mpsc::Receiver<SessionEvent>) {
@@ -38,7 +38,14 @@ pub(super) async fn hear_own_log(node: Node) {
 fn heard(node: &Node, event: SessionEvent, head: Position) {
     let now = node.clock().wall();
     let SessionEvent { peer, role, news } = event;
-    node.live().update(peer, role, |seat| seat.hear(news, head, now));
+    match &news {
+        SessionNews::Dialing | SessionNews::Connected { .. } => {
+            node.live().update(peer, role, |seat| seat.hear(news, head, now));
+        }
+        SessionNews::Report(_) | SessionNews::Ended(_) => {
+            node.live().update_known(peer, role, |seat| seat.hear(news, head, now));
+        }
+    }
 }
 
 impl Seat {
@@ -107,9 +114,13 @@ impl Seat {
         self.standing = match ending {
             // The session that took over has the seat now.
             Ending::Finished(Finish::Closed(EndReason::Displaced)) => return,
-            Ending::TurnedAway(_) | Ending::Refused(_) => Standing::Refused,
-            Ending::Dial(DialError::OtherKey { .. }) => Standing::OtherKey,
-            Ending::Rivals => Standing::IdentityConflict,
+            Ending::TurnedAway(_)
+            | Ending::Refused(_)
+            | Ending::Finished(Finish::PeerEnded(EndReason::Revoked)) => Standing::Refused,
+            _ if ending.other_key().is_some() => Standing::OtherKey,
+            Ending::Rivals | Ending::Finished(Finish::Violation(Violation::SupersededIncarnation { .. })) => {
+                Standing::IdentityConflict
+            }
             Ending::HubError { text, .. } if text.starts_with(IDENTITY_CONFLICT) => {
                 Standing::IdentityConflict
             }
@@ -137,9 +148,11 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
-    use opmesh_core::model::{Chain, Modno, SetDigest};
+    use opmesh_core::handshake::HandshakeFault;
+    use opmesh_core::model::{Chain, Incarnation, Modno, PublicKey, SetDigest};
 
     use super::*;
+    use crate::transport::{DialError, OtherKey};
 
     fn at(modno: u64) -> Position {
         Position { modno: Modno::new(modno).unwrap(), chain: Chain([7; 16]) }
@@ -182,6 +195,10 @@ mod tests {
         let displaced = Ending::Finished(Finish::Closed(EndReason::Displaced));
         told(&mut seat, 0, 0, SessionNews::Ended(displaced));
         assert_eq!(seat.standing, Standing::CatchingUp);
+        let revoked = Ending::Finished(Finish::PeerEnded(EndReason::Revoked));
+        told(&mut seat, 0, 0, SessionNews::Ended(revoked));
+        assert_eq!(seat.standing, Standing::Refused);
+        assert_eq!(seat.reason, "the peer ended the session: no longer let in");
         let shut_down = Ending::Finished(Finish::PeerEnded(EndReason::Shutdown));
         told(&mut seat, 0, 0, SessionNews::Ended(shut_down));
         assert_eq!(seat.standing, Standing::Offline);
@@ -200,6 +217,37 @@ mod tests {
         assert_eq!(seat.standing, Standing::IdentityConflict);
         told(&mut seat, 0, 0, connected());
         assert_eq!((seat.standing.clone(), seat.reason.as_str()), (Standing::CatchingUp, ""));
+    }
+
+    #[test]
+    fn two_histories_of_one_identity_are_a_conflict_at_the_hub_and_at_the_owner() {
+        let presented = Incarnation::new(5).unwrap();
+        let violation = Violation::SupersededIncarnation { presented };
+        let text = format!("{IDENTITY_CONFLICT}: {violation}");
+        for ending in [
+            Ending::Finished(Finish::Violation(violation)),
+            Ending::HubError { code: "FailedPrecondition".to_owned(), text },
+        ] {
+            let mut seat = Seat::default();
+            told(&mut seat, 0, 0, connected());
+            told(&mut seat, 0, 0, SessionNews::Ended(ending));
+            assert_eq!(seat.standing, Standing::IdentityConflict);
+        }
+    }
+
+    #[test]
+    fn another_instance_in_the_hubs_place_is_named_wherever_it_is_noticed() {
+        let (expected, presented) = (PublicKey([1; 32]).key_id(), PublicKey([2; 32]).key_id());
+        let url = "https://hub".to_owned();
+        for ending in [
+            Ending::Dial(DialError::OtherKey { url, other: OtherKey { expected, presented } }),
+            Ending::Handshake(HandshakeFault::WrongHub { expected, presented }),
+        ] {
+            let mut seat = Seat::default();
+            told(&mut seat, 0, 0, SessionNews::Ended(ending));
+            assert_eq!(seat.standing, Standing::OtherKey);
+            assert!(seat.reason.contains(&presented.to_string()), "{}", seat.reason);
+        }
     }
 
     #[test]

@@ -50,6 +50,16 @@ pub struct Seat {
     pub behind_since: Option<UnixMs>,
 }
 
+impl Seat {
+    /// An operator has decided a conflict: what is to be seen is what the next session shows.
+    pub fn decided(&mut self) {
+        if self.standing == Standing::IdentityConflict {
+            self.standing = Standing::Offline;
+            self.reason.clear();
+        }
+    }
+}
+
 /// All peers. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Live {
@@ -72,6 +82,21 @@ impl Live {
     /// Notes something, and wakes whoever waits for changes.
     pub fn update(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
         note(self.seats().entry((peer, role)).or_default());
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// As [`Live::update`], unless nothing is known: the last words of a removed peer's session bring it back to no
+    /// list.
+    pub(super) fn update_known(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
+        if let Some(seat) = self.seats().get_mut(&(peer, role)) {
+            note(seat);
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// The peer was removed: should it be added again, it begins like any other.
+    pub(super) fn forget(&self, peer: &KeyId) {
+        self.seats().retain(|(seated, _), _| seated != peer);
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 

@@ -119,6 +119,10 @@ impl Dialers {
             PeerChange::Reachable | PeerChange::Released => {}
             PeerChange::Grants => sessions.end(&event.key, EndReason::GrantsChanged),
             PeerChange::Revoked => sessions.end(&event.key, EndReason::Revoked),
+            PeerChange::Removed => {
+                sessions.end(&event.key, EndReason::Revoked);
+                self.node.live().forget(&event.key);
+            }
         }
         match self.node.store().peer(&event.key).await? {
             Some(peer) => self.ensure(&peer),
@@ -136,8 +140,10 @@ impl Dialers {
     /// Edits came faster than they were followed: end every session, the ones that still may begin anew.
     async fn everything_changed(&mut self) -> Result<(), StoreError> {
         let sessions = &self.node.inner.local.sessions;
-        for (peer, _) in sessions.live() {
-            sessions.end(&peer, EndReason::GrantsChanged);
+        for (key, _) in sessions.live() {
+            let peer = self.node.store().peer(&key).await?;
+            let is_welcome = peer.is_some_and(|peer| peer.verified && peer.blocked.is_none());
+            sessions.end(&key, if is_welcome { EndReason::GrantsChanged } else { EndReason::Revoked });
         }
         self.running.values().for_each(|dialer| dialer.redial.notify_one());
         self.all().await

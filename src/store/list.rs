@@ -140,7 +140,8 @@ pub struct PlanFacts {
     pub last_start_unix_ms: Option<UnixMs>,
     /// How the newest finished backup went.
     pub last_finished: Option<Status>,
-    /// End of the newest backup that went well (success or warning), never later than its receipt.
+    /// End of the newest backup that went well (success or warning), its start where no end was noted, never later
+    /// than its receipt.
     pub last_success_unix_ms: Option<UnixMs>,
     /// The newest backup has not finished.
     pub running: bool,

@@ -40,6 +40,13 @@ pub struct Peer {
     pub joining: Option<Joining>,
 }
 
+impl Peer {
+    /// Whether it is let in as a client.
+    pub fn may_deliver(&self) -> bool {
+        self.roles.authorized_client && self.verified && self.blocked.is_none()
+    }
+}
+
 /// What a peer is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Roles {
@@ -172,8 +179,10 @@ pub enum PeerChange {
     Reachable,
     /// Its grants, or what we accept from it, changed: sessions end and begin anew.
     Grants,
-    /// It was blocked, removed, or is no longer verified: sessions end.
+    /// It was blocked, or is no longer verified, or has another role: sessions end.
     Revoked,
+    /// It is no peer any more: sessions end, and what is remembered of them goes.
+    Removed,
     /// Name or label: nothing to do but show it.
     Shown,
     /// An operator released or resolved it: a waiting session may try again.
@@ -247,7 +256,12 @@ impl Refusal {
             "token_spent",
             "its pairing token was used already; make a new one with `opmesh pair token`",
         ),
-        (Self::InstanceTaken, "instance_taken", "another key has this instance id; rename one of the two"),
+        (
+            Self::InstanceTaken,
+            "instance_taken",
+            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else give the new one \
+             another id: a new data directory and `opmesh init --instance-id`",
+        ),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
         (
             Self::ByHub,

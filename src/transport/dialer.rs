@@ -109,6 +109,7 @@ async fn attempt(
     backoff: &mut Backoff,
     stop: &CancellationToken,
 ) -> Next {
+    local.tell(peer.key, Role::KnownHost, SessionNews::Dialing).await;
     let target = match target(local, peer, urls) {
         Ok(target) => target,
         Err(fault) => {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Pending, Store, StoreError};
+use crate::store::{Epoch, Peer, Pending, Store, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
@@ -187,6 +187,7 @@ impl Driver {
                 self.commits.push_back(pending);
                 self.hand_in();
             }
+            Event::Committed(Err(StoreError::Fenced)) => self.fenced(),
             Event::Committed(done) => {
                 self.commits.pop_front();
                 self.feed(Input::Committed(done?));
@@ -214,6 +215,21 @@ impl Driver {
         }
         self.feed(Input::Received(message));
         Ok(())
+    }
+
+    /// The store takes nothing more from this session: a newer one or an edit came first, and is what the peer hears
+    /// of. Whoever tells this session to end may be a moment behind.
+    fn fenced(&mut self) {
+        self.transactions.clear();
+        self.handing_in = None;
+        self.commits.clear();
+        let (store, peer, told) = (self.local.store.clone(), self.peer, self.registration.told.try_recv());
+        self.granted = Some(Box::pin(async move {
+            Ok(Input::Close(match told {
+                Ok(reason) => reason,
+                Err(_) => why_fenced(store.peer(&peer).await?.as_ref()),
+            }))
+        }));
     }
 
     fn tick(&mut self) -> Result<(), Ending> {
@@ -340,6 +356,11 @@ impl Wish {
             })
         })
     }
+}
+
+/// Why a session that no newer one displaced was fenced off: its peer is not let in any more, or on other terms.
+fn why_fenced(peer: Option<&Peer>) -> EndReason {
+    if peer.is_some_and(Peer::may_deliver) { EndReason::GrantsChanged } else { EndReason::Revoked }
 }
 
 /// Waits for what is under way, for ever if nothing is.

@@ -27,7 +27,7 @@ pub struct SessionEvent {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum SessionNews {
-    /// It is being dialled.
+    /// It is about to be dialled: the first news of every attempt.
     Dialing,
     /// The handshake is complete.
     Connected {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use opmesh_core::handshake::Established;
 use opmesh_core::model::KeyId;
 use opmesh_core::permission::{GrantType, Grants};
-use opmesh_core::protocol::EndReason;
+use opmesh_core::protocol::{EndReason, Message};
 use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -21,8 +21,8 @@ use tracing::Instrument as _;
 
 use crate::identity::Identity;
 use crate::store::{Greeting, Role, StoreError};
-use crate::wire::MESSAGE_BYTES;
 use crate::wire::peer_sync_client::PeerSyncClient;
+use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
@@ -81,9 +81,16 @@ pub(super) async fn accept(
 async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
     let peer = established.peer.key_id();
     let role = Role::AuthorizedClient;
+    // A dialer's span had it from the beginning.
+    tracing::Span::current().record("peer", tracing::field::display(peer));
     let registration = local.sessions.register(peer, role);
     greet(local, role, &established).await;
     let (ending, rest, link) = match local.store.take_over(&peer).await {
+        // Blocked or removed since the handshake.
+        Err(StoreError::Fenced) => {
+            let last = wire::encode(Message::End(EndReason::Revoked));
+            (Ending::Finished(Finish::Closed(EndReason::Revoked)), VecDeque::from([last]), link)
+        }
         Err(error) => (error.into(), VecDeque::new(), link),
         Ok(takeover) => {
             let now = local.clock.monotonic();
@@ -107,7 +114,6 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     let (hub, role) = (target.hub, Role::KnownHost);
     let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
     async move {
-        local.tell(hub, role, SessionNews::Dialing).await;
         let (ending, lasted) = match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
@@ -216,7 +222,6 @@ fn stopped() -> Ending {
 async fn greet(local: &Local, role: Role, established: &Established) {
     let peer = established.peer.key_id();
     let session = format!("{:032x}", u128::from_be_bytes(established.session));
-    tracing::Span::current().record("peer", tracing::field::display(peer));
     tracing::Span::current().record("session", session.as_str());
     tracing::info!(instance = %established.instance, "a session begins");
     let greeting = Greeting {

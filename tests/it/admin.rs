@@ -225,7 +225,7 @@ async fn json_of_hosts_is_the_documented_contract() {
       "is_self": true,
       "connected": true,
       "state": "stale",
-      "last_success_unix_ms": null,
+      "last_success_unix_ms": "1000",
       "last_run_unix_ms": "1000",
       "last_seen_unix_ms": "5",
       "count": "1",

@@ -63,6 +63,22 @@ fn grants_are_replaced_and_revoked_by_exactly_what_is_listed() {
 }
 
 #[test]
+fn what_is_taken_in_from_a_peer_is_set_shown_and_kept_apart_from_how_it_is_reached() {
+    let (lab, _) = with_hub();
+    let set = |scopes: &str| lab.json("alpha", &["peer", "set", "hub", "--accept", scopes]);
+    assert_eq!(set("repo:a,!plan:p")["accepted_scopes"], json!("repo:a,!plan:p"));
+    let shown = lab.run("alpha", &["peer", "show", "hub"]).stdout;
+    assert!(shown.contains("repo:a,!plan:p"), "{shown}");
+    let moved = lab.json("alpha", &["peer", "set", "hub", "--url", "https://127.0.0.1:2"]);
+    assert_eq!(moved["accepted_scopes"], json!("repo:a,!plan:p"));
+    assert_eq!(set("*")["urls"], json!(["https://127.0.0.1:2"]));
+    for wrong in ["", "!plan:p", "everything"] {
+        assert_eq!(lab.run("alpha", &["peer", "set", "hub", "--accept", wrong]).code, 2, "{wrong:?}");
+    }
+    assert_eq!(lab.run("alpha", &["peer", "set", "hub"]).code, 2);
+}
+
+#[test]
 fn a_blocked_peer_says_why_and_every_step_is_audited() {
     let (lab, key) = with_hub();
     let blocked = lab.json("alpha", &["peer", "block", "hub", "--reason", "stolen"]);

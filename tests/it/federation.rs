@@ -258,6 +258,29 @@ fn only_what_is_granted_is_sent_and_narrowing_and_widening_follow_at_once() {
 }
 
 #[test]
+fn what_a_hub_no_longer_accepts_is_set_aside_there_and_not_sent_any_more() {
+    let (hub, host, _url) = pair("chatty", &[]);
+    let both = |n: u32| format!("{}{}", create("r", "open", &n.to_string()), create("r", "secret", "x"));
+    host.apply(&both(1));
+    until_equal(&hub, &host);
+    hub.ok(&["peer", "set", "chatty", "--accept", "*,!plan:secret"]);
+    let plans =
+        || -> Vec<Value> { held_rows(&hub, &host).iter().map(|row| row["plan_id"].clone()).collect() };
+    until("what is not accepted is set aside", || plans() == ["open"]);
+    host.apply(&both(2));
+    until("what is accepted still arrives", || plans() == ["open", "open"]);
+    until("the host is in sync", || host.peer("known_host")["in_sync"] == true);
+    assert_eq!(hub.peer("authorized_client")["state"], "live");
+    // The count that both sides proved equal has nothing of what is not accepted: it was not sent.
+    assert_eq!(host.peer("known_host")["count"], "2");
+    let parked = hub.json(&["hosts", "parked", "chatty"]);
+    let reasons: Vec<_> = parked.as_array().unwrap().iter().map(|row| &row["reason"]).collect();
+    assert_eq!(reasons, ["view"]);
+    hub.ok(&["peer", "set", "chatty", "--accept", "*"]);
+    until_equal(&hub, &host);
+}
+
+#[test]
 fn sigterm_and_sigint_drain_and_leave_no_readiness_file() {
     for signal in ["TERM", "INT"] {
         let (mut hub, mut host, _url) = pair("brief", &[]);
@@ -282,6 +305,62 @@ fn blocking_a_host_ends_its_session_and_the_reason_shows_on_the_hub_only() {
     assert_eq!(held_rows(&hub, &host).len(), 3);
     assert!(!host.json(&["status"]).to_string().contains("stolen laptop"));
     hub.ok(&["peer", "unblock", "rogue"]);
+}
+
+#[test]
+fn a_host_hears_that_it_was_removed_or_blocked_and_nothing_about_why() {
+    for words in [["peer", "remove", "rogue", "--yes"], ["peer", "block", "rogue", "--reason=stolen laptop"]]
+    {
+        let (hub, host, _url) = pair("rogue", &[]);
+        write(&host, 3);
+        until_equal(&hub, &host);
+        hub.ok(&words);
+        until("the host is refused", || host.peer("known_host")["state"] == "refused");
+        assert!(!host.log().contains("UNAVAILABLE") && !host.log().contains("Unavailable"), "{}", host.log());
+        assert!(!host.log().contains("stolen laptop"), "{}", host.log());
+    }
+}
+
+#[test]
+fn a_peer_that_was_removed_and_added_again_begins_anew() {
+    let (hub, host, url) = pair("again", &[]);
+    write(&host, 3);
+    until_equal(&hub, &host);
+    let key = hub.ok(&["key", "show"]);
+    hub.ok(&["peer", "block", "again"]);
+    until("the host is refused", || host.peer("known_host")["state"] == "refused");
+    host.ok(&["peer", "remove", "hub", "--yes"]);
+    host.ok(&["peer", "add", "--key-id", key.trim(), "--instance-id", "hub", "--url", &url]);
+    let fresh = host.peer("known_host");
+    assert_eq!((&fresh["state"], &fresh["in_sync"]), (&"unverified".into(), &Value::Null), "{fresh}");
+    assert_eq!((&fresh["position"], &fresh["lag"]), (&Value::Null, &Value::Null), "{fresh}");
+}
+
+#[test]
+fn a_superseded_history_is_an_identity_conflict_on_both_sides_until_an_operator_decides() {
+    let (hub, mut host, _url) = pair("twin", &[]);
+    write(&host, 5);
+    until_equal(&hub, &host);
+    host.stop("TERM");
+    let copy = tempfile::tempdir().unwrap();
+    host.copy_database(copy.path());
+    for _ in 0..2 {
+        host.serve("none");
+        write(&host, 5);
+        until_equal(&hub, &host);
+        host.stop("TERM");
+        host.restore_database(copy.path());
+    }
+    // Once the copy went on as a new life; now somebody starts it again as the old one.
+    host.serve("none");
+    until("the hub shows it", || hub.peer("authorized_client")["state"] == "identity_conflict");
+    until("the host shows it", || host.peer("known_host")["state"] == "identity_conflict");
+    host.stop("TERM");
+    let resolved = hub.json(&["peer", "resolve", "twin", "--accept-presented"]);
+    let status = &resolved["status"][0];
+    assert_eq!((&status["state"], &status["reason"]), (&"offline".into(), &"".into()), "{status}");
+    host.serve("none");
+    until_equal(&hub, &host);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn host(node: &Node, row: &HostRow, plans: &[PlanFacts]) -> pb::Host {
         is_self: row.is_self,
         connected,
         state: Freshness::of_host(plans.iter().filter(|plan| plan.owner == row.owner), now).name().to_owned(),
-        last_success_unix_ms: show::ms(row.last_success_unix_ms.filter(|end| end.0 != 0)),
+        last_success_unix_ms: show::ms(row.last_success_unix_ms),
         last_run_unix_ms: show::ms(row.last_run_unix_ms),
         last_seen_unix_ms: show::ms(if row.is_self { Some(now) } else { row.last_seen_unix_ms }),
         count: row.set.count(),

@@ -1,15 +1,15 @@
 //! Peers: who they are, how they are reached, and what they may do.
 
 use opmesh_core::model::{InstanceId, KeyId};
-use opmesh_core::permission::{Grant, Grants};
+use opmesh_core::permission::{Grant, Grants, Scopes};
 
 use super::reply::{Out, Stop};
 use super::show;
 use super::status::{self, Moment};
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
-use crate::node::Node;
-use crate::store::{Dial, NewPeer, Peer, PeerEdit, Resolution, Roles};
+use crate::node::{Node, Seat};
+use crate::store::{Dial, NewPeer, Peer, PeerEdit, Resolution, Role, Roles};
 use crate::transport::{Channel, HubUrl};
 
 pub(super) async fn list(node: Node, out: Out<pb::Peer>) -> Result<(), Stop> {
@@ -73,18 +73,29 @@ pub(super) async fn rename(node: &Node, request: pb::RenamePeerRequest) -> Resul
 
 pub(super) async fn set(node: &Node, request: pb::SetPeerRequest) -> Result<pb::Peer, Failure> {
     let peer = node.store().find_peer(&request.peer).await?;
-    let urls = if request.urls.is_empty() { peer.dial.urls.clone() } else { request.urls };
+    let mut edits = Vec::new();
+    if !request.urls.is_empty() || request.channel.is_some() {
+        edits.push(PeerEdit::SetDial(redial(&peer, request.urls, request.channel.as_deref())?));
+    }
+    if let Some(scopes) = request.accepted_scopes {
+        edits.push(PeerEdit::SetAccepts(scopes.parse::<Scopes>().map_err(invalid)?));
+    }
+    if edits.is_empty() {
+        let text = format!("nothing was said about {}", peer.name);
+        return Err(Failure::new(Reason::InvalidArgument, text).hint("give a URL, a channel or scopes"));
+    }
+    let peer = node.store().edit_peer(&peer.key, edits).await?;
+    show_one(node, &peer).await
+}
+
+/// What is not said stays as it is.
+fn redial(peer: &Peer, urls: Vec<String>, channel: Option<&str>) -> Result<Dial, Failure> {
+    let urls = if urls.is_empty() { peer.dial.urls.clone() } else { urls };
     if urls.is_empty() {
         let text = format!("{} has no URL yet, so that its channel means nothing", peer.name);
         return Err(Failure::new(Reason::InvalidArgument, text).hint("give --url as well"));
     }
-    let dial = dial(urls, request.channel.as_deref())?;
-    let mut edits = vec![PeerEdit::SetDial(dial)];
-    if !peer.roles.known_host {
-        edits.push(PeerEdit::SetRoles(Roles { known_host: true, ..peer.roles }));
-    }
-    let peer = node.store().edit_peer(&peer.key, edits).await?;
-    show_one(node, &peer).await
+    dial(urls, channel)
 }
 
 pub(super) async fn remove(node: &Node, name: &str) -> Result<pb::Peer, Failure> {
@@ -105,6 +116,7 @@ pub(super) async fn resolve(node: &Node, request: pb::ResolvePeerRequest) -> Res
     };
     let peer = node.store().find_peer(&request.peer).await?;
     node.store().resolve(&peer.key, resolution).await?;
+    node.live().update(peer.key, Role::AuthorizedClient, Seat::decided);
     one(node, &peer.key.to_string()).await
 }
 

@@ -190,8 +190,13 @@ fn hub_held(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Held {
         digest: proved.map(|(_, set)| show::digest(&set)),
         count: proved.map(|(_, set)| set.count()),
         lag: met.then_some(pb::Lag { operations: behind, ms }),
-        in_sync: met.then(|| proved.is_some_and(|(position, _)| position == moment.head)),
+        in_sync: met.then(|| is_live(peer, seat) && proved.is_some_and(|(at, _)| at == moment.head)),
     }
+}
+
+/// Only a hub that is connected can say that it still holds what it once proved to hold.
+fn is_live(peer: &Peer, seat: &Seat) -> bool {
+    seat.standing == Standing::Live && peer.verified && peer.blocked.is_none()
 }
 
 /// An owner: the rows that lie here. What it has not sent yet only it knows.
@@ -199,7 +204,7 @@ fn owner_held(peer: &Peer, seat: &Seat, met: bool) -> Held {
     let Some(replica) = peer.replica else {
         return Held { in_sync: met.then_some(false), ..Held::default() };
     };
-    let equal = seat.standing == Standing::Live && seat.equal;
+    let equal = is_live(peer, seat) && seat.equal;
     Held {
         position: Some(replica.cursor),
         digest: Some(show::digest(&replica.set)),
@@ -295,8 +300,35 @@ mod tests {
         assert_eq!(behind.lag, Some(pb::Lag { operations: 2, ms: 600 }));
         assert_eq!(behind.in_sync, Some(false));
         let moment = Moment { head: at(7), now: UnixMs(1000) };
-        let equal = entry(&seen, Role::KnownHost, &Seat::default(), moment);
+        let live = Seat { standing: Standing::Live, ..Seat::default() };
+        let equal = entry(&seen, Role::KnownHost, &live, moment);
         assert_eq!((equal.lag, equal.in_sync), (Some(pb::Lag { operations: 0, ms: 0 }), Some(true)));
+    }
+
+    #[test]
+    fn only_a_peer_that_is_connected_and_let_in_is_in_sync() {
+        let moment = Moment { head: at(7), now: UnixMs(1000) };
+        let progress = HubProgress { acked: at(7), proved: Some((at(7), SetDigest::EMPTY)) };
+        let good =
+            Peer { last_seen: Some(UnixMs(400)), progress: Some(progress), replica: Some(facts()), ..peer() };
+        let blocked = Peer { blocked: Some(String::new()), ..good.clone() };
+        for role in [Role::KnownHost, Role::AuthorizedClient] {
+            let in_sync = |peer: &Peer, standing| {
+                entry(peer, role, &Seat { standing, equal: true, ..Seat::default() }, moment).in_sync
+            };
+            assert_eq!(in_sync(&good, Standing::Live), Some(true));
+            assert_eq!(in_sync(&blocked, Standing::Live), Some(false));
+            for standing in [
+                Standing::Offline,
+                Standing::Connecting,
+                Standing::CatchingUp,
+                Standing::Refused,
+                Standing::OtherKey,
+                Standing::IdentityConflict,
+            ] {
+                assert_eq!(in_sync(&good, standing.clone()), Some(false), "{standing:?}");
+            }
+        }
     }
 
     #[test]

@@ -359,16 +359,24 @@ fn plan(
             !matches!(status, Status::Pending | Status::InProgress | Status::Unknown)
         })
         .map(|(status, _)| *status),
-        last_success_unix_ms: success.map(|(_, run)| UnixMs(run.end.min(run.received))),
+        last_success_unix_ms: success.map(|(_, run)| run.over()),
         running: started.is_some_and(|(status, _)| *status == Status::InProgress),
     })
 }
 
-/// When an operation ran.
+/// When an operation ran. A time that nobody noted is 0.
 struct Run {
     start: i64,
     end: i64,
     received: i64,
+}
+
+impl Run {
+    /// When it was over: its end, else its start, and never later than it was received.
+    fn over(&self) -> UnixMs {
+        let noted = [self.end, self.start].into_iter().find(|time| *time != 0);
+        UnixMs(noted.unwrap_or(self.received).min(self.received))
+    }
 }
 
 fn newest_of(

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit;
 use super::peer_rows::{self, free_name};
-use super::peers::{blank, fence, may_deliver, note, note_refused, owner, tell};
+use super::peers::{blank, fence, note, note_refused, owner, tell};
 use super::tx::Tx;
 use super::value::{count, counted, stored};
 use crate::store::{
@@ -39,7 +39,7 @@ fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusa
     let listed = peer_rows::one(tx.connection, &claim.key.key_id())?;
     match listed {
         Some(peer) if peer.blocked.is_some() => Ok(Err(Refusal::Blocked)),
-        Some(peer) if may_deliver(&peer) => admit(tx, claim, peer),
+        Some(peer) if peer.may_deliver() => admit(tx, claim, peer),
         listed => pair(tx, claim, listed),
     }
 }

@@ -108,6 +108,12 @@ fn short(key: &KeyId) -> String {
     key.to_string().chars().skip("ed25519.".len()).take(8).collect()
 }
 
+/// Whether the peer is still called by its key ID, because nobody has named it and it had not told its name.
+fn is_stopgap(peer: &Peer) -> bool {
+    let short = short(&peer.key);
+    peer.name.strip_prefix(&short).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 fn shown(grants: &Grants) -> String {
     if grants.is_empty() { "nothing".to_owned() } else { grants.to_strings().join(" ") }
 }
@@ -197,7 +203,7 @@ pub(in crate::store) fn remove(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerEr
         .map_err(StoreError::from)?;
     fence(tx, &key)?;
     note(tx, "peer_removed", key, peer.name)?;
-    tell(tx, key, PeerChange::Revoked);
+    tell(tx, key, PeerChange::Removed);
     Ok(())
 }
 
@@ -216,6 +222,11 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
         peer.instance.replace(greeting.instance.clone()).filter(|old| *old != greeting.instance)
     {
         note(tx, "instance_renamed", key, format!("{old} is now {}", greeting.instance))?;
+    }
+    if is_stopgap(&peer) {
+        let name = free_name(tx.connection, greeting.instance.as_str())?;
+        note(tx, "peer_renamed", key, format!("{} is now called {name}", peer.name))?;
+        peer.name = name;
     }
     if peer != before {
         peer_rows::store(tx.connection, &peer, tx.now)?;
@@ -263,7 +274,7 @@ pub(in crate::store) fn find_owner(
 pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeover, StoreError> {
     let peer = peer_rows::one(tx.connection, &key)?.ok_or(StoreError::Fenced)?;
     let public_key = peer.public_key.ok_or(StoreError::Fenced)?;
-    if !may_deliver(&peer) {
+    if !peer.may_deliver() {
         return Err(StoreError::Fenced);
     }
     let owner = owner(tx, &public_key, &peer.name)?;
@@ -281,11 +292,6 @@ pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeove
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
     Ok(Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor })
-}
-
-/// Whether a listed peer is let in as a client.
-pub(in crate::store) fn may_deliver(peer: &Peer) -> bool {
-    peer.roles.authorized_client && peer.verified && peer.blocked.is_none()
 }
 
 /// Performs a session's transaction, if the session still speaks for its peer.
@@ -333,7 +339,7 @@ pub(in crate::store) fn resolve(
     key: KeyId,
     resolution: Resolution,
 ) -> Result<(), PeerError> {
-    let owner = find_owner(tx.connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
+    let owner = find_owner(tx.connection, &key)?.ok_or(PeerError::NothingToResolve(key))?;
     let mut rows = OwnerRows::new(tx, owner)?;
     let (noted, event) = match resolution {
         Resolution::AcceptPresented => (replica::accept_presented(&mut rows)?, "conflict_accepted"),

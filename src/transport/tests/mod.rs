@@ -4,6 +4,7 @@ mod hostile;
 mod raw;
 mod relay;
 mod settings;
+mod spans;
 mod together;
 
 use std::sync::Arc;

@@ -228,6 +228,56 @@ async fn a_blocked_host_is_ended_at_once_and_not_let_in_again() {
     assert!(matches!(host.hears_ending(hub.key()).await, Ending::TurnedAway(_)));
 }
 
+/// Here nobody follows edits, so that the session meets them in the store: the order of events that a host sees when
+/// its next frame is faster than the node.
+#[tokio::test]
+async fn a_session_that_the_store_fences_off_ends_for_the_reason_that_an_operator_gave() {
+    let edits = [
+        (PeerEdit::Block { reason: "stolen laptop".to_owned() }, EndReason::Revoked),
+        (PeerEdit::SetRoles(roles(Role::KnownHost)), EndReason::Revoked),
+        (PeerEdit::Grant("READ_CONFIG:*".parse().unwrap()), EndReason::GrantsChanged),
+        (PeerEdit::SetAccepts("plan:open".parse().unwrap()), EndReason::GrantsChanged),
+    ];
+    for (edit, reason) in edits {
+        let hub = Instance::hub(1, "127.0.0.1:0").await;
+        let mut host = connected(2, &hub, ALL).await;
+        host.hears_proof_of(hub.key(), 0).await;
+        hub.edit(host.key(), edit).await;
+        host.record("plan", "x").await;
+        let ended = host.hears_ending(hub.key()).await;
+        assert_eq!(ended, Ending::Finished(Finish::PeerEnded(reason)));
+        assert!(hub.rows().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_peer_was_removed_ends_as_revoked() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let mut host = connected(2, &hub, ALL).await;
+    host.hears_proof_of(hub.key(), 0).await;
+    hub.local.store.remove_peer(&host.key()).await.unwrap();
+    host.record("plan", "x").await;
+    let ended = host.hears_ending(hub.key()).await;
+    assert_eq!(ended, Ending::Finished(Finish::PeerEnded(EndReason::Revoked)));
+}
+
+#[tokio::test]
+async fn a_host_that_is_blocked_during_its_handshake_hears_the_same_end() {
+    let hub = Instance::hub(1, "127.0.0.1:0").await;
+    let me = Identity::from_seed(&[2; 32]);
+    hub.authorize(&me).await;
+    let mut raw = Raw::open(hub.url(), hub.key()).await;
+    let (_, _, signing, request) = raw.greet(&me, None).await;
+    let (waiting, proof) = signing.signed(me.sign(&request.identity), None);
+    raw.send(proof).await;
+    let accepted = crate::wire::accepted(raw.receive().await.unwrap()).unwrap();
+    hub.edit(me.key_id(), PeerEdit::Block { reason: "stolen laptop".to_owned() }).await;
+    raw.send(waiting.accepted(accepted).unwrap().1).await;
+    let last = crate::wire::decode(raw.receive().await.unwrap()).unwrap();
+    assert_eq!(last, Message::End(EndReason::Revoked));
+    raw.end().await.unwrap();
+}
+
 #[tokio::test]
 async fn stopping_says_so_to_the_peer_and_leaves_no_task() {
     let hub = Instance::hub(1, "127.0.0.1:0").await;

@@ -184,6 +184,33 @@ async fn a_peer_is_found_by_name_instance_key_or_its_beginning_and_never_by_gues
 }
 
 #[tokio::test]
+async fn a_peer_that_was_added_by_its_key_is_named_by_itself_unless_somebody_named_it() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    for number in [2, 3, 4] {
+        let added = store.add_peer(new_peer(number)).await.unwrap();
+        assert!(added.key.to_string().contains(&added.name));
+    }
+    let named = PeerEdit::Rename("mine".to_owned());
+    store.edit_peer(&key(4).key_id(), vec![named]).await.unwrap();
+    let greeting = |number| Greeting {
+        role: Role::KnownHost,
+        public_key: key(number),
+        instance: "hub".parse().unwrap(),
+        received: Vec::new(),
+    };
+    for (number, name) in [(2, "hub"), (3, "hub-2"), (4, "mine")] {
+        for _ in 0..2 {
+            store.greet(greeting(number)).await.unwrap();
+            let shown = store.peer(&key(number).key_id()).await.unwrap().unwrap();
+            assert_eq!(shown.name, name);
+        }
+    }
+    let audited = store.audit(None, 0).await.unwrap();
+    assert_eq!(audited.iter().filter(|record| record.event == "peer_renamed").count(), 3);
+}
+
+#[tokio::test]
 async fn a_pairing_that_waits_survives_a_restart_and_ends_with_the_first_greeting() {
     let place = Place::new(10).await;
     let store = place.open();

@@ -1,5 +1,6 @@
 //! Lists: pages, filters, hosts and what freshness is judged by.
 
+use opmesh::clock::Clock;
 use opmesh::store::{Flow, OpsQuery, OwnChange, Store};
 use opmesh_core::model::{Kind, Record, Status, UnixMs};
 
@@ -77,6 +78,23 @@ async fn filters_are_anded_and_their_values_ored() {
     assert!(store.operations(nowhere).await.unwrap().rows.is_empty());
     let unfinished = store.unfinished().await.unwrap();
     assert_eq!(unfinished.len(), all.iter().filter(|row| row.columns.status == Status::InProgress).count());
+}
+
+#[tokio::test]
+async fn a_success_without_an_end_counts_from_its_start_and_one_without_either_from_its_receipt() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let before = Clock::system().wall();
+    for (plan, start) in [("started", 30), ("timeless", 0)] {
+        let record = record("a", plan, Kind::Backup, Status::Success, start, 0);
+        store.append(vec![OwnChange::Create { flow: Flow::New, record }]).await.unwrap();
+    }
+    let plans = store.plans(None).await.unwrap();
+    assert_eq!(plans[0].last_success_unix_ms, Some(UnixMs(30)));
+    let received = plans[1].last_success_unix_ms.unwrap();
+    assert!((before..=Clock::system().wall()).contains(&received));
+    let host = store.hosts().await.unwrap().remove(0);
+    assert_eq!(host.last_success_unix_ms, Some(received));
 }
 
 #[tokio::test]
