@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
-use super::output::{Color, Volume};
+use super::output::{Color, Format, Volume};
 use crate::config::{self, LogLevel};
 
 /// How log lines are written.
@@ -46,9 +46,14 @@ pub(crate) fn start(format: LogFormat, color: Color, level: &str) {
     started.unwrap_or_default();
 }
 
-/// What a command logs, as `-q` and `-v` ask for it.
-pub(crate) fn command_level(volume: Volume) -> String {
-    level(volume, LogLevel::Warn)
+/// What a command logs, as `-q` and `-v` ask for it. Why a hub was not reached is the command's answer and is not
+/// logged beside it; with `--json` nothing but errors is, so that an answer on stderr stands alone.
+pub(crate) fn command_level(volume: Volume, format: Format) -> String {
+    match (volume, format) {
+        (Volume::Normal, Format::Json) => level(volume, LogLevel::Error),
+        (Volume::Normal, Format::Text) => format!("{},opmesh::transport=error", level(volume, LogLevel::Warn)),
+        (Volume::Quiet | Volume::Verbose(_), _) => level(volume, LogLevel::Warn),
+    }
 }
 
 /// What is logged: as `-q` and `-v` ask for it, else as `configured`. Other people's libraries speak one level less.

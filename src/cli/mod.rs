@@ -133,7 +133,8 @@ fn execute(cli: Cli) -> ExitCode {
     let format = if json { Format::Json } else { Format::Text };
     let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
-        logging::start(log_format.unwrap_or(LogFormat::Text), color, &logging::command_level(volume));
+        let level = logging::command_level(volume, format);
+        logging::start(log_format.unwrap_or(LogFormat::Text), color, &level);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

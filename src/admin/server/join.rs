@@ -16,6 +16,8 @@ use crate::store::{Dial, Joining, NewPeer, Peer, PeerEdit, Role, Roles};
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 /// What the hub may do with our things unless told otherwise.
 const DEFAULT_GRANT: &str = "READ_OPERATIONS:*";
+/// The hub had let us in before this token.
+const ALREADY_PAIRED: &str = "already_paired";
 
 pub(super) async fn join(node: &Node, request: pb::JoinHubRequest) -> Result<pb::Joined, Failure> {
     let token: PairingToken = request.token.parse()?;
@@ -29,51 +31,51 @@ pub(super) async fn join(node: &Node, request: pb::JoinHubRequest) -> Result<pb:
         return Err(Failure::new(Reason::OwnKey, "this token was made by this instance itself")
             .hint("run `opmesh pair join` on the host that is to send its operations"));
     }
-    let grants = match request.grants.as_slice() {
-        [] => Grants::parse([DEFAULT_GRANT])?,
-        given => Grants::parse(given)?,
-    };
-    let known = node.store().peer(&token.hub).await?;
-    let known = known.filter(|peer| peer.roles.known_host);
-    if let Some(peer) = known.as_ref().filter(|peer| peer.verified && peer.joining.is_none()) {
-        return Ok(joined(peer, &token, "already_paired"));
+    let asked = (!request.grants.is_empty()).then(|| Grants::parse(&request.grants)).transpose()?;
+    let timeout = timeout(request.timeout_ms)?;
+    let known = node.store().peer(&token.hub).await?.filter(|peer| peer.roles.known_host);
+    let expired = token.expires < node.clock().wall();
+    let seat = node.live().seat(&token.hub, Role::KnownHost);
+    let paired = known.as_ref().filter(|peer| peer.verified && peer.joining.is_none());
+    // Connected, or nothing to try it with. Else the hub may have forgotten us, and this token is for that.
+    let connected = matches!(seat.standing, Standing::CatchingUp | Standing::Live);
+    if let Some(peer) = paired.filter(|_| connected || expired) {
+        return Ok(joined(peer, &token, ALREADY_PAIRED));
     }
-    if token.expires < node.clock().wall() {
+    if expired {
         return Err(Failure::new(Reason::Refused, "this pairing token has expired")
             .hint("make a new one with `opmesh pair token` on the hub"));
     }
+    let state = if paired.is_some() && seat.standing != Standing::Refused { ALREADY_PAIRED } else { "paired" };
     // An attempt that failed before says nothing about this one.
     node.live().update(token.hub, Role::KnownHost, |seat| *seat = Seat::default());
-    let fresh = known.is_none();
-    let peer = remember(node, known, &token, dial, grants).await?;
-    if node.serving().is_none() && request.timeout_ms != Some(0) {
+    let peer = remember(node, known.clone(), &token, dial, asked).await?;
+    if node.serving().is_none() && !timeout.is_zero() {
         node.dial(token.hub);
     }
-    let timeout = timeout(request.timeout_ms)?;
     if timeout.is_zero() {
         return Ok(joined(&peer, &token, "waiting"));
     }
     match tokio::time::timeout(timeout, verdict(node, token.hub)).await {
         Ok(Ok(())) => {
             let peer = node.store().peer(&token.hub).await?.unwrap_or(peer);
-            Ok(joined(&peer, &token, "paired"))
+            Ok(joined(&peer, &token, state))
         }
         Ok(Err(failure)) => {
-            if fresh {
-                node.store().remove_peer(&token.hub).await?;
-            }
+            forget(node, &token.hub, known).await?;
             Err(failure)
         }
         Err(_) => Err(timed_out(node, &token, timeout)),
     }
 }
 
+/// Stores what is needed to reach the hub and to be let in there. A hub that was paired before keeps its grants.
 async fn remember(
     node: &Node,
     known: Option<Peer>,
     token: &PairingToken,
     dial: Dial,
-    grants: Grants,
+    asked: Option<Grants>,
 ) -> Result<Peer, Failure> {
     let joining = Joining { seed: *token.seed(), expires: token.expires };
     let Some(peer) = known else {
@@ -83,15 +85,35 @@ async fn remember(
             roles: Roles { known_host: true, authorized_client: false },
             verified: true,
             dial,
-            given: grants,
+            given: asked.map_or_else(|| Grants::parse([DEFAULT_GRANT]), Ok)?,
             joining: Some(joining),
         };
         return Ok(node.store().add_peer(peer).await?);
     };
-    let mut edits =
-        vec![PeerEdit::SetDial(dial), PeerEdit::Verify(token.hub), PeerEdit::SetJoining(Some(joining))];
-    edits.extend(grants.iter().map(PeerEdit::Grant));
+    let mut edits = vec![PeerEdit::SetDial(dial)];
+    if !(peer.verified && peer.joining.is_none()) {
+        edits.push(PeerEdit::Verify(token.hub));
+        let nothing = peer.given.to_strings().is_empty();
+        let grants = match asked {
+            None if nothing => Grants::parse([DEFAULT_GRANT])?,
+            asked => asked.unwrap_or_default(),
+        };
+        edits.extend(grants.iter().map(PeerEdit::Grant));
+    }
+    edits.push(PeerEdit::SetJoining(Some(joining)));
     Ok(node.store().edit_peer(&peer.key, edits).await?)
+}
+
+/// After a refusal: a hub that was not known goes again, one that was is as before.
+async fn forget(node: &Node, hub: &KeyId, known: Option<Peer>) -> Result<(), Failure> {
+    match known {
+        None => node.store().remove_peer(hub).await?,
+        Some(peer) => {
+            let edits = vec![PeerEdit::SetDial(peer.dial), PeerEdit::SetJoining(peer.joining)];
+            node.store().edit_peer(hub, edits).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the hub has accepted or refused us. What else fails may mend itself.
