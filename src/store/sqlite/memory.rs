@@ -15,6 +15,7 @@ use opmesh_core::replica::Held;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::schema::OWN;
+use super::strangers::Strangers;
 use super::value::{Columnar as _, stored};
 use crate::store::StoreError;
 
@@ -87,6 +88,8 @@ pub(in crate::store) struct Memory {
     pub(super) incarnation: Incarnation,
     /// Whose store it is.
     pub(super) own: PublicKey,
+    /// Refused lately.
+    pub(super) strangers: Strangers,
 }
 
 impl fmt::Debug for Memory {
@@ -140,6 +143,7 @@ impl Memory {
             head: row.position(2)?,
             incarnation: stored("incarnation", Incarnation::from_i64(row.get(1)?))?,
             own,
+            strangers: Strangers::default(),
         })
     }
 

@@ -15,6 +15,7 @@ mod replica_row;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
+mod strangers;
 mod tx;
 mod value;
 pub(super) mod verify;

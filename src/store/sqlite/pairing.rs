@@ -2,13 +2,14 @@
 //! transaction: of two that race with one token, one wins.
 
 use opmesh_core::handshake::Claim;
-use opmesh_core::model::UnixMs;
+use opmesh_core::model::{KeyId, UnixMs};
 use opmesh_core::permission::Grants;
 use rusqlite::{Connection, Row, params};
 
 use super::audit;
 use super::peer_rows::{self, free_name};
 use super::peers::{blank, fence, note, note_refused, owner, tell};
+use super::strangers;
 use super::tx::Tx;
 use super::value::{count, counted, stored};
 use crate::store::{
@@ -25,11 +26,40 @@ pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Auth
         Err(refusal) => {
             let key = claim.key.key_id();
             note_refused(tx, key, refusal)?;
-            note(tx, "client_refused", key, format!("{}: {}", claim.instance, refusal.name()))?;
+            if is_known(tx, &key)? || may_record_stranger(tx)? {
+                note(tx, "client_refused", key, format!("{}: {}", claim.instance, refusal.name()))?;
+            }
             Authorization::Refused(refusal)
         }
     };
     Ok(decided)
+}
+
+fn is_known(tx: &Tx<'_>, key: &KeyId) -> Result<bool, StoreError> {
+    Ok(*key == tx.memory.own.key_id() || peer_rows::one(tx.connection, key)?.is_some())
+}
+
+/// Whether a refused stranger gets a record of its own; otherwise it is counted.
+fn may_record_stranger(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    note_counted_strangers(tx)?;
+    Ok(tx.memory.strangers.refused(tx.now) == strangers::Note::Record)
+}
+
+/// Writes one record for the strangers that were only counted, once their minute is over.
+pub(in crate::store) fn note_counted_strangers(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let counted = tx.memory.strangers.due(tx.now);
+    counted.map_or(Ok(()), |counted| write_counted(tx, counted))
+}
+
+/// As [`note_counted_strangers`], whether their minute is over or not.
+pub(in crate::store) fn note_last_strangers(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let counted = tx.memory.strangers.take();
+    counted.map_or(Ok(()), |counted| write_counted(tx, counted))
+}
+
+fn write_counted(tx: &Tx<'_>, counted: u64) -> Result<(), StoreError> {
+    let detail = format!("{counted} more within a minute, by keys that are not listed");
+    audit::write(tx, &AuditEvent { event: "strangers_refused", peer: None, detail })
 }
 
 fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusal>, StoreError> {

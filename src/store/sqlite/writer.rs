@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use super::memory::Memory;
 use super::notes::Notes;
+use super::pairing;
 use super::queue::{Consumer, Waited};
 use super::tx::{Effects, Tx};
 use crate::clock::Clock;
@@ -219,7 +220,7 @@ impl Writer {
                 }
                 Waited::Item(Order::Close) => break self.finish(),
                 Waited::Nothing => {
-                    if self.notes_due() {
+                    if self.notes_due() || self.memory.strangers.is_due(self.clock.wall()) {
                         self.group(None);
                     }
                 }
@@ -277,8 +278,16 @@ impl Writer {
         if self.notes_due() {
             self.write_notes()?;
         }
+        self.outside_jobs(pairing::note_counted_strangers)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
+    }
+
+    /// Performs what no caller asked for in the transaction that is under way.
+    fn outside_jobs(&mut self, work: fn(&mut Tx<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut effects = Effects::default();
+        let now = self.clock.wall();
+        work(&mut Tx::new(&self.connection, &mut self.memory, &mut effects, now, false))
     }
 
     /// Runs one job; an error stops the store.
@@ -361,6 +370,7 @@ impl Writer {
     fn tidy_up(&mut self) -> Result<(), StoreError> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         self.write_notes()?;
+        self.outside_jobs(pairing::note_last_strangers)?;
         self.connection.execute(
             "UPDATE meta SET op_ids = ?1, flow_ids = ?2 WHERE one = 1",
             [self.memory.op_ids.used, self.memory.flow_ids.used],

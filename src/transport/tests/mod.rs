@@ -5,6 +5,7 @@ mod raw;
 mod relay;
 mod settings;
 mod spans;
+mod stalled;
 mod together;
 
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEd
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What hosts grant their hub unless a test is about grants.
+const ALL: &str = "READ_OPERATIONS:*";
 
 /// One instance in a folder of its own.
 struct Instance {
@@ -42,10 +45,15 @@ struct Instance {
 
 impl Instance {
     fn new(seed: u8) -> Self {
+        Self::with_clock(seed, Clock::system())
+    }
+
+    /// The store's threads go by the system's clock in any case.
+    fn with_clock(seed: u8, clock: Clock) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::from_seed(&[seed; 32]);
-        let clock = Clock::system();
-        let store = Store::create(&folder.path().join("opmesh.db"), identity.public_key(), clock).unwrap();
+        let path = folder.path().join("opmesh.db");
+        let store = Store::create(&path, identity.public_key(), Clock::system()).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
             identity,
@@ -69,16 +77,19 @@ impl Instance {
 
     /// Listens on loopback.
     async fn hub(seed: u8, listen: &str) -> Self {
-        let mut hub = Self::new(seed);
+        Self::new(seed).listening(listen).await
+    }
+
+    async fn listening(mut self, listen: &str) -> Self {
         let listen: Listen = listen.parse().unwrap();
-        let server = Server::start(&[listen], &hub.local, &hub.tasks, &hub.stop).await.unwrap();
+        let server = Server::start(&[listen], &self.local, &self.tasks, &self.stop).await.unwrap();
         let bound = server.addresses()[0];
-        hub.url = Some(HubUrl {
+        self.url = Some(HubUrl {
             channel: bound.channel,
             host: bound.address.ip().to_string(),
             port: bound.address.port(),
         });
-        hub
+        self
     }
 
     fn key(&self) -> KeyId {
@@ -185,6 +196,14 @@ impl Instance {
         drop(events);
         tokio::time::timeout(PATIENCE, tasks.wait()).await.unwrap();
     }
+}
+
+/// A host that the hub lets in, and that dials it.
+async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
+    let host = Instance::new(seed);
+    hub.authorize(&host.local.identity).await;
+    host.dial(hub.key(), hub.url(), grants).await;
+    host
 }
 
 fn peer(key: KeyId) -> NewPeer {

@@ -9,19 +9,10 @@ use super::super::client::DialError;
 use super::raw::Raw;
 use super::relay::Relay;
 use super::*;
-use crate::store::{Edit, Joining, NewToken};
-
-const ALL: &str = "READ_OPERATIONS:*";
+use crate::store::{Joining, NewToken};
 
 fn renewed(ending: &Ending) -> bool {
     matches!(ending, Ending::Finished(Finish::Closed(EndReason::GrantsChanged)))
-}
-
-async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
-    let host = Instance::new(seed);
-    hub.authorize(&host.local.identity).await;
-    host.dial(hub.key(), hub.url(), grants).await;
-    host
 }
 
 #[tokio::test]
@@ -84,54 +75,6 @@ async fn recording_does_not_wait_for_a_hub_that_takes_nothing() {
     assert!(hub.rows().await.len() < 300);
     relay.stands_still.send_replace(false);
     host.hears_proof_of(hub.key(), 3_000).await;
-}
-
-/// Keeps the hub's store busy until the sender is dropped.
-async fn stall(hub: &Instance) -> std::sync::mpsc::Sender<()> {
-    let id = hub.record("plan", "own").await;
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (began, beginning) = tokio::sync::oneshot::channel();
-    let edit = Edit::new(move |record| {
-        began.send(()).unwrap();
-        // Ends with an error when the sender is dropped, which is what is waited for.
-        held.recv().unwrap_err();
-        Ok(record.clone())
-    });
-    let store = hub.local.store.clone();
-    hub.tasks.spawn(async move {
-        store.append(vec![OwnChange::Update { id, expect_modno: None, edit }]).await.unwrap();
-    });
-    beginning.await.unwrap();
-    release
-}
-
-#[tokio::test]
-async fn a_hub_whose_disk_stands_still_holds_the_session_and_takes_everything_later() {
-    let hub = Instance::hub(1, "127.0.0.1:0").await;
-    let mut host = connected(2, &hub, ALL).await;
-    host.hears_proof_of(hub.key(), 0).await;
-    let release = stall(&hub).await;
-    host.record_many(3_000).await;
-    drop(release);
-    let proved = host.hears(hub.key(), |news| match news {
-        SessionNews::Ended(ending) => Some(Err(ending.clone())),
-        SessionNews::Report(Report::Proved { set, .. }) if set.count() == 3_000 => Some(Ok(())),
-        _ => None,
-    });
-    assert_eq!(proved.await, Ok(()), "one session did it all");
-}
-
-#[tokio::test]
-async fn a_session_can_be_ended_while_the_hubs_disk_stands_still() {
-    let hub = Instance::hub(1, "127.0.0.1:0").await;
-    let mut host = connected(2, &hub, ALL).await;
-    host.hears_proof_of(hub.key(), 0).await;
-    let release = stall(&hub).await;
-    host.record_many(1_000).await;
-    hub.local.sessions.end(&host.key(), EndReason::Revoked);
-    let ended = host.hears_ending(hub.key()).await;
-    assert_eq!(ended, Ending::Finished(Finish::PeerEnded(EndReason::Revoked)));
-    drop(release);
 }
 
 #[tokio::test]

@@ -80,6 +80,34 @@ async fn a_dialer_is_refused_for_the_true_reason_which_is_audited() {
 }
 
 #[tokio::test]
+async fn strangers_cannot_fill_the_audit_log_and_hide_nobody_that_is_listed() {
+    let place = Place::new(10).await;
+    let store = place.open();
+    let (blocked, _) = client(&store, 2).await;
+    store.edit_peer(&blocked, vec![PeerEdit::Block { reason: String::new() }]).await.unwrap();
+    let before = store.audit(None, 0).await.unwrap().len();
+    for _ in 0..100 {
+        assert_eq!(refusal(&store, 3, None).await, Refusal::Unknown);
+        assert_eq!(refusal(&store, 3, Some(70)).await, Refusal::TokenUnknown);
+    }
+    for _ in 0..15 {
+        assert_eq!(refusal(&store, 2, None).await, Refusal::Blocked);
+    }
+    store.close().await;
+    let store = place.open();
+    let audited = store.audit(None, 0).await.unwrap();
+    let about = |peer: Option<u8>| {
+        let peer = peer.map(|number| key(number).key_id());
+        audited[before..].iter().filter(|record| record.peer == peer).count()
+    };
+    assert_eq!((about(Some(2)), about(Some(3)), about(None)), (15, 10, 1));
+    let counted = audited.last().unwrap();
+    assert_eq!(counted.event, "strangers_refused");
+    assert!(counted.detail.starts_with("190 more"), "{}", counted.detail);
+    assert!(matches!(store.audit_verify().await.unwrap(), AuditVerdict::Whole { .. }));
+}
+
+#[tokio::test]
 async fn a_listed_client_is_let_in_without_using_up_the_token_it_presents() {
     let place = Place::new(10).await;
     let store = place.open();
