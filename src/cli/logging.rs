@@ -51,7 +51,9 @@ pub(crate) fn start(format: LogFormat, color: Color, level: &str) {
 pub(crate) fn command_level(volume: Volume, format: Format) -> String {
     match (volume, format) {
         (Volume::Normal, Format::Json) => level(volume, LogLevel::Error),
-        (Volume::Normal, Format::Text) => format!("{},opmesh::transport=error", level(volume, LogLevel::Warn)),
+        (Volume::Normal, Format::Text) => {
+            format!("{},opmesh::transport=error", level(volume, LogLevel::Warn))
+        }
         (Volume::Quiet | Volume::Verbose(_), _) => level(volume, LogLevel::Warn),
     }
 }

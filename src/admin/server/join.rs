@@ -46,7 +46,8 @@ pub(super) async fn join(node: &Node, request: pb::JoinHubRequest) -> Result<pb:
         return Err(Failure::new(Reason::Refused, "this pairing token has expired")
             .hint("make a new one with `opmesh pair token` on the hub"));
     }
-    let state = if paired.is_some() && seat.standing != Standing::Refused { ALREADY_PAIRED } else { "paired" };
+    let state =
+        if paired.is_some() && seat.standing != Standing::Refused { ALREADY_PAIRED } else { "paired" };
     // An attempt that failed before says nothing about this one.
     node.live().update(token.hub, Role::KnownHost, |seat| *seat = Seat::default());
     let peer = remember(node, known.clone(), &token, dial, asked).await?;
