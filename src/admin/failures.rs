@@ -26,6 +26,7 @@ impl From<StoreError> for Failure {
             | StoreError::Closed
             | StoreError::NotAStore { .. }
             | StoreError::Unusable { .. }
+            | StoreError::DiskFull { .. }
             | StoreError::BadValue { .. }
             | StoreError::Engine { .. } => Reason::Store,
         };

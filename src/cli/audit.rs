@@ -36,7 +36,7 @@ async fn list(context: &mut Context, since: Option<When>) -> anyhow::Result<Exit
     let since_unix_ms = since.map(|when| when.resolve(now).0);
     let mut records = context.client().await?.list_audit(pb::ListAuditRequest { since_unix_ms }).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(record) = records.next().await? {
             array.push(&record)?;
         }

@@ -85,7 +85,7 @@ impl Hosts {
 async fn list(context: &mut Context) -> anyhow::Result<ExitCode> {
     let mut hosts = context.client().await?.list_hosts(pb::ListHostsRequest {}).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(host) = hosts.next().await? {
             array.push(&host)?;
         }
@@ -162,7 +162,7 @@ async fn verify(context: &mut Context, host: Option<String>) -> anyhow::Result<E
     drop(progress);
     let equal = found.iter().all(|verification| verification.equal);
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         found.iter().try_for_each(|verification| array.push(verification))?;
         array.finish()?;
     } else {
@@ -197,7 +197,7 @@ fn show_verifications(context: &mut Context, found: &[pb::HostVerification]) -> 
 async fn parked(context: &mut Context, host: String) -> anyhow::Result<ExitCode> {
     let mut parked = context.client().await?.list_parked(pb::ListParkedRequest { host }).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(operation) = parked.next().await? {
             array.push(&operation)?;
         }

@@ -17,12 +17,22 @@ use crate::node::{self, InitError};
 #[command(after_help = "Examples:
   opmesh init
   opmesh init --instance-id web-1
+  opmesh init --hub
   opmesh --data-dir /srv/opmesh init --json")]
 pub(super) struct Init {
     /// What this instance calls itself [default: the host name up to the first dot]
     #[arg(long, value_name = "NAME")]
     instance_id: Option<InstanceId>,
+    /// Say how to go on as a hub: any instance can be one
+    #[arg(long)]
+    hub: bool,
 }
+
+/// What comes next, for each of the two parts that an instance can play.
+const NEXT_ON_A_HUB: &str =
+    "next: `opmesh serve --listen 0.0.0.0:9850`, then `opmesh pair token` for each host";
+const NEXT_ON_A_HOST: &str =
+    "next: `opmesh serve --listen none`, then `opmesh pair join TOKEN --url https://HUB:9850`";
 
 impl Init {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
@@ -34,6 +44,7 @@ impl Init {
                     made.instance,
                     places.data_dir().display()
                 ));
+                context.output.note(if self.hub { NEXT_ON_A_HUB } else { NEXT_ON_A_HOST });
                 let made = Who { key_id: made.key_id.to_string(), instance_id: made.instance.to_string() };
                 who(context, made)
             }

@@ -107,9 +107,8 @@ impl Output {
     }
 
     /// Starts the one array of a list.
-    pub(crate) fn array(&mut self) -> anyhow::Result<Array<'_>> {
-        self.write("[")?;
-        Ok(Array { output: self, empty: true })
+    pub(crate) fn array(&mut self) -> Array<'_> {
+        Array { output: self, empty: true }
     }
 
     /// A terminal's control sequence; passes even where colours do not.
@@ -176,14 +175,14 @@ impl Array<'_> {
     /// The next row.
     pub(crate) fn push(&mut self, row: &impl Serialize) -> anyhow::Result<()> {
         let text = serde_json::to_string(row)?;
-        self.output.write(if self.empty { "\n" } else { ",\n" })?;
+        self.output.write(if self.empty { "[\n" } else { ",\n" })?;
         self.empty = false;
         self.output.write(&text)
     }
 
     /// Closes the array; without this the list is visibly cut off.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        self.output.write(if self.empty { "]\n" } else { "\n]\n" })?;
+        self.output.write(if self.empty { "[]\n" } else { "\n]\n" })?;
         self.output.flush()
     }
 }

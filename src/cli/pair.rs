@@ -124,7 +124,7 @@ impl NewToken {
 async fn tokens(context: &mut Context) -> anyhow::Result<ExitCode> {
     let mut tokens = context.client().await?.list_tokens(pb::ListTokensRequest {}).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(token) = tokens.next().await? {
             array.push(&token)?;
         }

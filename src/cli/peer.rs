@@ -207,7 +207,7 @@ impl Peer {
 async fn list(context: &mut Context, client: &Client) -> anyhow::Result<ExitCode> {
     let mut peers = client.list_peers(pb::ListPeersRequest {}).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(peer) = peers.next().await? {
             array.push(&peer)?;
         }

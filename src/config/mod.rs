@@ -47,7 +47,13 @@ impl Config {
         };
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
-            Err(error) if may_miss && error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            // A data folder that is none is for others to complain about.
+            Err(error)
+                if may_miss
+                    && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(Self::default())
+            }
             Err(source) => Err(ConfigError::Unreadable { path: path.clone(), source }),
         }
     }

@@ -67,6 +67,12 @@ pub enum StoreError {
         /// What the database engine or the operating system said.
         reason: String,
     },
+    /// There is no room for what opening the store writes.
+    #[error("{} cannot be opened: its disk is full; make room, nothing was changed", path.display())]
+    DiskFull {
+        /// Where.
+        path: PathBuf,
+    },
     /// A stored value breaks a rule of the model: the file was altered from outside or has rotted.
     #[error("a stored {what} is not valid: {reason}; `opmesh hosts verify --all` shows the extent")]
     BadValue {

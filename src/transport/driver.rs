@@ -138,6 +138,7 @@ impl Driver {
 
     /// Runs the session to its end. Returns how it ended, what is still to be sent, and the stream.
     pub(super) async fn run(mut self, first: Input) -> (Ending, VecDeque<Frame>, Link) {
+        self.local.store.note_seen(&self.peer);
         self.feed(first);
         let ending = loop {
             if let Some(finish) = self.finish.take() {

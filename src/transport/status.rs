@@ -106,6 +106,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::NewerSchema { .. }
         | StoreError::OtherIdentity { .. }
         | StoreError::Unusable { .. }
+        | StoreError::DiskFull { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }

@@ -16,6 +16,7 @@ mod cli_contract;
 mod cli_ops;
 mod cli_peers;
 mod cli_serve;
+mod contract;
 mod federation;
 mod fleet;
 mod intake;

@@ -16,6 +16,10 @@ pub(super) fn parse(line: &Line) -> Result<pb::Change, String> {
     if line.bytes.len() > MAX_LINE_BYTES {
         return Err(format!("the line is longer than {MAX_LINE_BYTES} bytes"));
     }
+    // Derived readers take a list for a struct.
+    if line.bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("expected a JSON object".to_owned());
+    }
     let written: Written = serde_json::from_slice(&line.bytes).map_err(|fault| without_place(&fault))?;
     let change = match (written.create, written.update, written.delete) {
         (Some(create), None, None) => Kind::Create(create.into()),

@@ -83,7 +83,7 @@ async fn list(context: &mut Context, filter: Filter, limit: Option<u64>) -> anyh
     let mut operations =
         context.client().await?.list_operations(pb::ListOperationsRequest { filter, limit }).await?;
     if context.output.is_json() {
-        let mut array = context.output.array()?;
+        let mut array = context.output.array();
         while let Some(operation) = operations.next().await? {
             array.push(&operation)?;
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::schema::{APPLICATION_ID, SCHEMA};
 use crate::store::StoreError;
@@ -30,6 +30,9 @@ const CHECKPOINT_PAGES: i64 = 4000;
 const JOURNAL_SIZE_LIMIT_BYTES: i64 = 64 * 1024 * 1024;
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 128;
+
+/// What opening takes: the index of the log, in one piece.
+const OPENING_BYTES: u64 = 32 * 1024;
 
 /// Owner may read and write, nobody else anything: the file holds what permissions protect.
 const FILE_MODE: u32 = 0o600;
@@ -89,7 +92,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::OldEngine { found: rusqlite::version(), needed: OLDEST_ENGINE_TEXT });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    configured_writer(path, flags).map_err(|error| unusable(path, error))
+    configured_writer(path, flags).map_err(|error| not_opened(path, &error))
 }
 
 fn configured_writer(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -112,7 +115,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
         connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
         Ok::<_, rusqlite::Error>(connection)
     };
-    open().map_err(|error| unusable(path, error))
+    open().map_err(|error| not_opened(path, &error))
 }
 
 fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
@@ -136,6 +139,17 @@ fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
 pub(super) fn check_contents(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let found = connection.pragma_query_value(None, "user_version", |row| row.get(0));
     check_schema(path, found.map_err(|error| unusable(path, error))?)
+}
+
+/// Why SQLite could not open the file. On a full disk it says no more than that the system refused something.
+pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let full = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => true,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => rustix::fs::statvfs(path)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < OPENING_BYTES),
+        _ => false,
+    };
+    if full { StoreError::DiskFull { path: path.to_owned() } } else { unusable(path, error) }
 }
 
 /// The path and what happened to it.
