@@ -37,8 +37,13 @@ impl Instance {
     }
 
     fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "opmesh {arguments:?}: {}", output.status);
+        let output = self.command(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "opmesh {arguments:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 

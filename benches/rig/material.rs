@@ -17,11 +17,14 @@ pub(crate) fn record(n: u64) -> Record {
     let mut draft = Draft::new(Kind::Backup, Status::Success, repo, plan, began);
     draft.end_unix_ms = Some(began + 41_000);
     draft.snapshot_id = format!("{:064x}", u128::from(n) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
+    draft.repo_guid = format!("{:064x}", u128::MAX / 7);
     draft.details = Details {
         tool: "restic".to_owned(),
         tool_version: "0.18.0".to_owned(),
         exit_code: Some(0),
-        argv: ["restic", "-r", "/srv/backup/nas", "backup", "--json", "/home"].map(str::to_owned).to_vec(),
+        argv: ["restic", "-r", "/srv/backup/nas", "backup", "--json", "--tag", "nightly", "/etc", "/home"]
+            .map(str::to_owned)
+            .to_vec(),
         summary_json: format!(
             r#"{{"message_type":"summary","files_new":{},"files_changed":12,"files_unmodified":48211,"dirs_new":0,"dirs_changed":9,"dirs_unmodified":6120,"data_blobs":31,"tree_blobs":10,"data_added":{},"data_added_packed":1284711,"total_files_processed":48231,"total_bytes_processed":91822118923,"total_duration":41.2}}"#,
             n % 97,
