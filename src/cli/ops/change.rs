@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn what_is_no_change_is_refused_by_name() {
         for (text, word) in [
-            ("", "EOF"),
+            ("", "JSON object"),
+            ("[]", "JSON object"),
             ("{}", "exactly one"),
             (r#"{"delete":{"id":1},"update":{"id":1}}"#, "exactly one"),
             (r#"{"delete":{"id":1,"force":true}}"#, "force"),
