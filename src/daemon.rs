@@ -71,9 +71,10 @@ impl Daemon {
         &self.node
     }
 
-    /// Runs until TERM or INT, then drains; a second signal ends the draining at once.
-    pub async fn run(mut self) {
-        self.signalled().await;
+    /// Runs until TERM or INT, then drains; a second signal ends the draining at once. A store that stopped ends it,
+    /// too, with the failure: nothing can be done without it, and a service manager may start anew.
+    pub async fn run(mut self) -> Result<(), Failure> {
+        let failed = self.signalled_or_failed().await;
         tracing::info!("stopping: sessions end, what was accepted becomes durable");
         tell_manager(&sd_notify::NotifyState::Stopping);
         let node = self.node.clone();
@@ -85,6 +86,7 @@ impl Daemon {
         if ended.await == Ended::AtOnce {
             tracing::warn!("stopped at once; what was not durable yet is not");
         }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Drains and stops now.
@@ -92,8 +94,14 @@ impl Daemon {
         stop(&self.node).await;
     }
 
-    async fn signalled(&mut self) {
-        poll_fn(|context| self.poll_signal(context)).await;
+    async fn signalled_or_failed(&mut self) -> Option<Failure> {
+        let store = self.node.store().clone();
+        let mut stopped = pin!(store.stopped());
+        poll_fn(|context| match self.poll_signal(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => stopped.as_mut().poll(context).map(|error| Some(error.into())),
+        })
+        .await
     }
 
     fn poll_signal(&mut self, context: &mut Context<'_>) -> Poll<()> {

@@ -63,7 +63,7 @@ impl Serve {
         if let Err(fault) = context.output.json_line(daemon.serving()) {
             tracing::debug!(%fault, "the readiness line was not read");
         }
-        daemon.run().await;
+        daemon.run().await?;
         Ok(ExitCode::SUCCESS)
     }
 }

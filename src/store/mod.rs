@@ -147,6 +147,19 @@ impl Store {
         self.engine.head()
     }
 
+    /// Waits until the store has stopped for good; why.
+    pub async fn stopped(&self) -> StoreError {
+        let mut head = self.engine.head();
+        loop {
+            if let Some(stopped) = self.engine.stopped() {
+                return stopped;
+            }
+            if head.changed().await.is_err() {
+                return self.engine.gone();
+            }
+        }
+    }
+
     /// Own operations whose status is in progress, oldest first.
     pub async fn unfinished(&self) -> Result<Vec<OpRow>, StoreError> {
         self.engine.read(lists::unfinished).await

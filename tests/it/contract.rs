@@ -2,7 +2,7 @@
 //! be used, pairing again, and runs that cannot be recorded at once. Commands one by one: `cli_*.rs`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::process::Output;
 
 use serde_json::{Value, json};
@@ -215,4 +215,29 @@ fn a_run_that_cannot_be_recorded_runs_and_is_taken_in_once_later() {
     assert_eq!(codes, [json!(0), json!(137), json!(9)]);
     let left = fs::read_dir(host.dir.join("spool")).unwrap().count();
     assert_eq!(left, 0, "nothing waits any more");
+}
+
+#[test]
+fn a_daemon_whose_store_stops_ends_with_an_error_and_leaves_no_readiness_file() {
+    let mut host = Instance::new("host");
+    for number in 0..3 {
+        host.apply(&create("r", "p", &number.to_string()));
+    }
+    // The root page of the operations, as a bad sector would leave it.
+    let store = host.dir.join("opmesh.db");
+    let root: u64 = {
+        let connection = rusqlite::Connection::open(&store).unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'operations'";
+        connection.query_row(root, [], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
+    };
+    let file = fs::OpenOptions::new().write(true).open(&store).unwrap();
+    file.write_all_at(&[0xff; 4096], (root - 1) * 4096).unwrap();
+    host.serve("none");
+    let lines = host.dir.with_extension("jsonl");
+    fs::write(&lines, create("r", "p", "m")).unwrap();
+    let (code, _, error) = failed(&host, &["ops", "apply", lines.to_str().unwrap()]);
+    assert_eq!((code, &error["error"]["reason"]), (1, &json!("store")), "{error}");
+    assert_eq!(host.wait(), Some(1));
+    assert!(host.log().contains("error: the store stopped"), "{}", host.log());
+    assert!(!host.dir.join("serve.json").exists());
 }

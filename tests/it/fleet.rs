@@ -131,6 +131,11 @@ impl Instance {
     /// Asks the daemon to stop, and waits for it; its exit code.
     pub(crate) fn stop(&mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the daemon's end; its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let mut child = self.daemon.take().unwrap();
         child.wait().unwrap().code()
     }

@@ -228,6 +228,11 @@ impl Engine {
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
+    /// Why the store stopped, once it has.
+    pub(super) fn stopped(&self) -> Option<StoreError> {
+        self.stopped.get().cloned()
+    }
+
     /// Why there is no answer.
     pub(super) fn gone(&self) -> StoreError {
         self.stopped.get().cloned().unwrap_or(StoreError::Closed)

@@ -333,6 +333,8 @@ impl Writer {
         };
         if self.outlets.stopped.set(StoreError::Stopped { reason: reason.clone() }).is_ok() {
             tracing::error!(reason, "the store stopped; nothing more is written");
+            // Whoever follows the head looks up; `Store::stopped` is one of them.
+            self.outlets.head.send_modify(|_| {});
         }
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
