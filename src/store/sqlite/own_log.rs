@@ -77,14 +77,15 @@ impl OwnLog<'_, '_> {
     fn create(&mut self, flow: Flow, record: Record) -> Result<Appended, Refused> {
         let id = self.tx.next_op_id()?;
         let flow_id = match flow {
-            Flow::New => self.new_flow()?,
+            Flow::New => self.tx.insert_flow(OWN, None)?,
             Flow::Join(flow_id) => self.known_flow(flow_id)?,
         };
         let group = self.tx.group(OWN, record.scope())?;
         let operation = Operation { id, flow_id, modno: self.next_modno()?, record };
         let hash = self.hasher.row(&operation);
-        self.insert_id(&operation, group)?;
-        self.tx.insert_row(&own_row(&operation, group, hash))?;
+        let row = own_row(&operation, group, hash);
+        self.tx.insert_id(&row)?;
+        self.tx.insert_row(&row)?;
         self.step(operation.modno, id, ChainEntry::Stored(hash))?;
         self.tx.tell(Change::Created, id)?;
         Ok(Appended { id, flow_id, modno: operation.modno })
@@ -142,15 +143,6 @@ impl OwnLog<'_, '_> {
         Ok(Some(Ok(Live { operation, group: row.get(2)?, hash: row.row_hash(3)? })))
     }
 
-    fn new_flow(&mut self) -> Result<FlowId, StoreError> {
-        let flow = self.tx.next_flow_id()?;
-        self.tx
-            .connection
-            .prepare_cached("INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?2)")?
-            .execute(params![OWN, flow.to_i64()])?;
-        Ok(flow)
-    }
-
     fn known_flow(&self, flow: FlowId) -> Result<FlowId, Refused> {
         let known = || {
             let sql = "SELECT 1 FROM flows WHERE owner = ?1 AND original_flow_id = ?2";
@@ -182,16 +174,6 @@ impl OwnLog<'_, '_> {
             .prepare_cached("UPDATE meta SET head_modno = ?1, head_chain = ?2 WHERE one = 1")?
             .execute(params![head.modno.to_i64(), head.chain.0])?;
         self.tx.effects.head = Some(head);
-        Ok(())
-    }
-
-    fn insert_id(&self, operation: &Operation, group: i64) -> Result<(), StoreError> {
-        self.tx
-            .connection
-            .prepare_cached(
-                "INSERT INTO ids (owner, original_id, local_id, modno, group_id) VALUES (?1, ?2, ?2, ?3, ?4)",
-            )?
-            .execute(params![OWN, operation.id.to_i64(), operation.modno.to_i64(), group])?;
         Ok(())
     }
 

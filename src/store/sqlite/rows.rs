@@ -40,12 +40,12 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
 
     /// What is known about an id: from memory, else from the tables.
     fn known(&mut self, id: OpId) -> Result<Option<Known>, StoreError> {
-        if let Some(known) = self.tx.memory.id(self.owner, id) {
-            return Ok(Some(known));
-        }
         let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.id;
         if self.unknown == Some(id) || id.to_i64() > highest {
             return Ok(None);
+        }
+        if let Some(known) = self.tx.memory.id(self.owner, id) {
+            return Ok(Some(known));
         }
         let known = self.look_up(id)?;
         match known {
@@ -73,15 +73,13 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
     }
 
     fn flow(&mut self, flow: FlowId) -> Result<FlowId, StoreError> {
+        if flow.to_i64() > self.tx.memory.highest(self.owner, self.tx.connection)?.flow {
+            return self.new_flow(flow);
+        }
         if let Some(local) = self.tx.memory.flow(self.owner, flow) {
             return Ok(local);
         }
-        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?.flow;
-        let found = if flow.to_i64() > highest { None } else { self.look_up_flow(flow)? };
-        let local = match found {
-            Some(local) => local,
-            None => self.new_flow(flow, highest)?,
-        };
+        let Some(local) = self.look_up_flow(flow)? else { return self.new_flow(flow) };
         self.tx.memory.keep_flow(self.owner, flow, local);
         Ok(local)
     }
@@ -96,13 +94,11 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
         found.map(|local| stored("flow id", FlowId::from_i64(local))).transpose()
     }
 
-    fn new_flow(&mut self, flow: FlowId, highest: i64) -> Result<FlowId, StoreError> {
-        let local = self.tx.next_flow_id()?;
-        self.tx
-            .connection
-            .prepare_cached("INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)")?
-            .execute(params![self.owner, flow.to_i64(), local.to_i64()])?;
-        self.tx.memory.highest(self.owner, self.tx.connection)?.flow = highest.max(flow.to_i64());
+    fn new_flow(&mut self, flow: FlowId) -> Result<FlowId, StoreError> {
+        let local = self.tx.insert_flow(self.owner, Some(flow))?;
+        let highest = self.tx.memory.highest(self.owner, self.tx.connection)?;
+        highest.flow = highest.flow.max(flow.to_i64());
+        self.tx.memory.keep_flow(self.owner, flow, local);
         Ok(local)
     }
 
@@ -121,18 +117,7 @@ impl<'t, 'w> OwnerRows<'t, 'w> {
     }
 
     fn create(&mut self, row: &NewRow<'_>) -> Result<(), StoreError> {
-        self.tx
-            .connection
-            .prepare_cached(
-                "INSERT INTO ids (owner, original_id, local_id, modno, group_id) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![
-                self.owner,
-                row.original_id.to_i64(),
-                row.local_id.to_i64(),
-                row.modno,
-                row.group
-            ])?;
+        self.tx.insert_id(row)?;
         let highest = self.tx.memory.highest(self.owner, self.tx.connection)?;
         highest.id = highest.id.max(row.original_id.to_i64());
         self.tx.insert_row(row)?;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use opmesh_core::model::{FlowId, OpId, Position, Record, RowHash, Scope, SetDigest, UnixMs};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::lists::{Names, live_row};
 use super::memory::{Block, Memory, stored_total};
@@ -36,6 +36,27 @@ pub(in crate::store) struct Tx<'w> {
     pub(in crate::store) watched: bool,
     /// Changes to the digests of groups, written once at the end of the job.
     deltas: HashMap<i64, SetDigest>,
+    inserts: Inserts<'w>,
+}
+
+/// The statements of every new row: a job looks each of them up once, not once a row.
+#[derive(Default)]
+struct Inserts<'w> {
+    operation: Option<CachedStatement<'w>>,
+    id: Option<CachedStatement<'w>>,
+    flow: Option<CachedStatement<'w>>,
+}
+
+/// The statement of this place, looked up when it is empty.
+fn ready<'s, 'w>(
+    place: &'s mut Option<CachedStatement<'w>>,
+    connection: &'w Connection,
+    sql: &str,
+) -> rusqlite::Result<&'s mut CachedStatement<'w>> {
+    match place {
+        Some(statement) => Ok(statement),
+        empty => Ok(empty.insert(connection.prepare_cached(sql)?)),
+    }
 }
 
 impl<'w> Tx<'w> {
@@ -46,7 +67,15 @@ impl<'w> Tx<'w> {
         now: UnixMs,
         watched: bool,
     ) -> Self {
-        Self { connection, memory, effects, now, watched, deltas: HashMap::new() }
+        Self {
+            connection,
+            memory,
+            effects,
+            now,
+            watched,
+            deltas: HashMap::new(),
+            inserts: Inserts::default(),
+        }
     }
 
     /// Writes what the job has collected; the last step inside its savepoint.
@@ -134,30 +163,57 @@ impl<'w> Tx<'w> {
     /// Stores the live row of an operation that has none.
     pub(in crate::store) fn insert_row(&mut self, row: &NewRow<'_>) -> Result<(), StoreError> {
         let columns = row.record.columns();
-        self.connection
-            .prepare_cached(
-                "INSERT INTO operations (local_id, owner, original_id, modno, original_flow_id, flow_id, group_id,
-                     kind, status, start_unix_ms, end_unix_ms, received_unix_ms, row_hash, record)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-            )?
-            .execute(params![
-                row.local_id.to_i64(),
-                row.owner,
-                row.original_id.to_i64(),
-                row.modno,
-                row.original_flow_id.to_i64(),
-                row.flow_id.to_i64(),
-                row.group,
-                columns.kind.field(),
-                columns.status.number(),
-                columns.start_unix_ms,
-                columns.end_unix_ms,
-                self.now.0,
-                row.hash.0,
-                row.record.as_bytes(),
-            ])?;
+        let sql = "INSERT INTO operations (local_id, owner, original_id, modno, original_flow_id, flow_id, group_id,
+                       kind, status, start_unix_ms, end_unix_ms, received_unix_ms, row_hash, record)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+        ready(&mut self.inserts.operation, self.connection, sql)?.execute(params![
+            row.local_id.to_i64(),
+            row.owner,
+            row.original_id.to_i64(),
+            row.modno,
+            row.original_flow_id.to_i64(),
+            row.flow_id.to_i64(),
+            row.group,
+            columns.kind.field(),
+            columns.status.number(),
+            columns.start_unix_ms,
+            columns.end_unix_ms,
+            self.now.0,
+            row.hash.0,
+            row.record.as_bytes(),
+        ])?;
         self.count_in(row.owner, row.group, row.hash);
         Ok(())
+    }
+
+    /// Stores the id of an operation that has none.
+    pub(in crate::store) fn insert_id(&mut self, row: &NewRow<'_>) -> Result<(), StoreError> {
+        let sql =
+            "INSERT INTO ids (owner, original_id, local_id, modno, group_id) VALUES (?1, ?2, ?3, ?4, ?5)";
+        ready(&mut self.inserts.id, self.connection, sql)?.execute(params![
+            row.owner,
+            row.original_id.to_i64(),
+            row.local_id.to_i64(),
+            row.modno,
+            row.group,
+        ])?;
+        Ok(())
+    }
+
+    /// Stores a flow of an owner under a new number, which is the answer.
+    pub(in crate::store) fn insert_flow(
+        &mut self,
+        owner: i64,
+        original: Option<FlowId>,
+    ) -> Result<FlowId, StoreError> {
+        let local = self.next_flow_id()?;
+        let sql = "INSERT INTO flows (owner, original_flow_id, local_flow_id) VALUES (?1, ?2, ?3)";
+        ready(&mut self.inserts.flow, self.connection, sql)?.execute(params![
+            owner,
+            original.unwrap_or(local).to_i64(),
+            local.to_i64(),
+        ])?;
+        Ok(local)
     }
 
     /// Replaces the live row of an operation; false when there is none.
