@@ -61,7 +61,7 @@ impl HubModel {
         }
         let shown = owner.live.iter().filter(|(_, row)| view.includes(row.record.scope()));
         Self {
-            hasher: owner.hasher.clone(),
+            hasher: owner.hasher,
             replica,
             superseded: BTreeSet::new(),
             live: shown.map(|(id, row)| (*id, row.clone())).collect(),

@@ -193,7 +193,9 @@ impl Store {
     /// let in (any more).
     pub async fn take_over(&self, owner: &KeyId) -> Result<Takeover, StoreError> {
         let key = *owner;
-        self.engine.write(Weight::ONE, move |tx| peers::take_over(tx, key)).await
+        let (takeover, hasher) = self.engine.write(Weight::ONE, move |tx| peers::take_over(tx, key)).await?;
+        self.engine.keep_hasher(key, hasher);
+        Ok(takeover)
     }
 
     /// Hands in a transaction; waits only for room in the queue. One caller's transactions are performed in the order
@@ -202,7 +204,9 @@ impl Store {
     pub async fn submit(&self, owner: &KeyId, epoch: Epoch, transaction: Transaction) -> Pending {
         let key = *owner;
         let weight = weigh_transaction(&transaction);
-        let answer = self.engine.submit(weight, move |tx| peers::submit(tx, &key, epoch, transaction)).await;
+        let hashed = self.engine.hash_rows(owner, &transaction);
+        let answer =
+            self.engine.submit(weight, move |tx| peers::submit(tx, &key, epoch, transaction, hashed)).await;
         Pending { answer, engine: Arc::clone(&self.engine) }
     }
 

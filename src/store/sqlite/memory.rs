@@ -249,13 +249,13 @@ impl Memory {
     /// Hashes the rows of an owner.
     pub(super) fn hasher(&mut self, owner: i64, connection: &Connection) -> Result<OwnerHasher, StoreError> {
         if let Some(hasher) = self.hashers.get(&owner) {
-            return Ok(hasher.clone());
+            return Ok(*hasher);
         }
         let mut statement = connection.prepare_cached("SELECT public_key FROM owners WHERE owner = ?1")?;
         let key: Option<[u8; 32]> = statement.query_row([owner], |row| row.get(0)).optional()?;
         let key = key.ok_or_else(|| StoreError::BadValue { what: "owner", reason: owner.to_string() })?;
         let hasher = OwnerHasher::new(&PublicKey(key));
-        self.hashers.insert(owner, hasher.clone());
+        self.hashers.insert(owner, hasher);
         Ok(hasher)
     }
 }

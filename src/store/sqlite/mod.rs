@@ -21,12 +21,14 @@ mod value;
 pub(super) mod verify;
 mod writer;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use opmesh_core::model::{InstanceId, Position, PublicKey};
+use opmesh_core::model::{InstanceId, KeyId, OwnerHasher, Position, PublicKey};
+use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
@@ -37,6 +39,7 @@ use memory::Memory;
 use notes::Notes;
 use queue::{Consumer, Queue};
 use reader::{Question, Reader};
+use rows::HashedRows;
 use schema::{OWN, SCHEMA};
 use tx::Tx;
 use value::stored;
@@ -72,6 +75,8 @@ pub(super) struct Engine {
     peers: broadcast::Sender<PeerEvent>,
     stopped: Arc<OnceLock<StoreError>>,
     notes: Arc<Mutex<Notes>>,
+    /// Of the owners whose sessions have taken over.
+    hashers: Mutex<HashMap<KeyId, OwnerHasher>>,
     clock: Clock,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -169,6 +174,7 @@ fn start(
         peers,
         stopped,
         notes,
+        hashers: Mutex::default(),
         clock,
         threads: Mutex::new(threads),
     })
@@ -231,6 +237,17 @@ impl Engine {
     /// Why the store stopped, once it has.
     pub(super) fn stopped(&self) -> Option<StoreError> {
         self.stopped.get().cloned()
+    }
+
+    /// Remembers how an owner's rows are hashed.
+    pub(super) fn keep_hasher(&self, owner: KeyId, hasher: OwnerHasher) {
+        self.hashers.lock().unwrap_or_else(PoisonError::into_inner).insert(owner, hasher);
+    }
+
+    /// Hashes what a transaction of an owner brings; nothing when the owner is not known yet.
+    pub(super) fn hash_rows(&self, owner: &KeyId, transaction: &Transaction) -> HashedRows {
+        let hasher = self.hashers.lock().unwrap_or_else(PoisonError::into_inner).get(owner).copied();
+        hasher.map_or_else(HashedRows::default, |hasher| rows::hash_rows(hasher, transaction))
     }
 
     /// Why there is no answer.

@@ -1,7 +1,7 @@
 //! What changes peers: edits by an operator, handshakes, sessions that take over. Each with its audit record, and a new
 //! epoch where it changes what the peer may do.
 
-use opmesh_core::model::{KeyId, PublicKey};
+use opmesh_core::model::{KeyId, OwnerHasher, PublicKey};
 use opmesh_core::permission::{Grants, Scopes};
 use opmesh_core::replica;
 use rusqlite::{OptionalExtension as _, params};
@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::audit;
 use super::peer_rows::{self, free_name};
 use super::replica_row;
-use super::rows::OwnerRows;
+use super::rows::{HashedRows, OwnerRows};
 use super::tx::Tx;
 use super::value::{count, counted};
 use super::writer::SubmitError;
@@ -271,7 +271,10 @@ pub(in crate::store) fn find_owner(
 }
 
 /// The caller's session speaks for the owner from now on.
-pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeover, StoreError> {
+pub(in crate::store) fn take_over(
+    tx: &mut Tx<'_>,
+    key: KeyId,
+) -> Result<(Takeover, OwnerHasher), StoreError> {
     let peer = peer_rows::one(tx.connection, &key)?.ok_or(StoreError::Fenced)?;
     let public_key = peer.public_key.ok_or(StoreError::Fenced)?;
     if !peer.may_deliver() {
@@ -291,7 +294,8 @@ pub(in crate::store) fn take_over(tx: &mut Tx<'_>, key: KeyId) -> Result<Takeove
         .prepare_cached("SELECT epoch FROM replicas WHERE owner = ?1")?
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
-    Ok(Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor })
+    let takeover = Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor };
+    Ok((takeover, OwnerHasher::new(&public_key)))
 }
 
 /// Performs a session's transaction, if the session still speaks for its peer.
@@ -300,10 +304,11 @@ pub(in crate::store) fn submit(
     key: &KeyId,
     epoch: Epoch,
     transaction: replica::Transaction,
+    hashed: HashedRows,
 ) -> Result<replica::Committed, SubmitError> {
     let owner = unfenced(tx, key, epoch)?;
     let now = tx.now;
-    let mut rows = OwnerRows::new(tx, owner)?;
+    let mut rows = OwnerRows::with_hashes(tx, owner, hashed)?;
     replica::apply(&mut rows, transaction, now).map_err(|fault| match fault {
         replica::Fault::Violation(violation) => SubmitError::Violation(violation),
         replica::Fault::Store(error) => SubmitError::Store(error),

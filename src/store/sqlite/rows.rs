@@ -2,13 +2,13 @@
 //!
 //! Bulk steps walk the rows a page at a time, so that memory does not grow with what they set aside.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use opmesh_core::model::{
     FlowId, Incarnation, Modno, OpId, Operation, OwnerHasher, RowHash, Scope, SetDigest, UnixMs,
 };
 use opmesh_core::permission::View;
-use opmesh_core::replica::{Held, ParkReason, Replica, Rows, StagedFate};
+use opmesh_core::replica::{Held, ParkReason, Replica, Rows, StagedFate, Transaction};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::memory::Known;
@@ -20,11 +20,28 @@ use crate::store::{Change, StoreError};
 /// Rows that a bulk step holds in memory at a time.
 const PAGE: i64 = 1024;
 
+/// The hashes of a transaction's operations, in their order: made by the caller's thread, because the writer's is the
+/// one that all wait for.
+pub(in crate::store) type HashedRows = VecDeque<(OpId, Modno, RowHash)>;
+
+/// Hashes what a transaction brings.
+pub(in crate::store) fn hash_rows(hasher: OwnerHasher, transaction: &Transaction) -> HashedRows {
+    let operations = match transaction {
+        Transaction::Ops { ops, .. } => ops.operations.as_slice(),
+        Transaction::Answer { answer, .. } => answer.operations.as_slice(),
+        Transaction::State { .. } | Transaction::Matchpoint(_) | Transaction::Mark(_) => &[],
+    };
+    let hash = |operation: &Operation| (operation.id, operation.modno, hasher.row(operation));
+    operations.iter().map(hash).collect()
+}
+
 /// One owner's rows in the running job.
 pub(super) struct OwnerRows<'t, 'w> {
     tx: &'t mut Tx<'w>,
     owner: i64,
     hasher: OwnerHasher,
+    /// Hashes of rows that are about to be put, in that order; some may be passed over.
+    hashed: HashedRows,
     /// The last id that was looked up and is not known; spares [`Rows::put`] the same look-up.
     unknown: Option<OpId>,
     /// Whether the owner has parked copies; most have none, and then no row needs to look for its own.
@@ -35,7 +52,33 @@ pub(super) struct OwnerRows<'t, 'w> {
 impl<'t, 'w> OwnerRows<'t, 'w> {
     pub(super) fn new(tx: &'t mut Tx<'w>, owner: i64) -> Result<Self, StoreError> {
         let hasher = tx.memory.hasher(owner, tx.connection)?;
-        Ok(Self { tx, owner, hasher, unknown: None, has_parked: None, loaded: None })
+        Ok(Self {
+            tx,
+            owner,
+            hasher,
+            hashed: HashedRows::default(),
+            unknown: None,
+            has_parked: None,
+            loaded: None,
+        })
+    }
+
+    /// As [`OwnerRows::new`], for a transaction whose rows were hashed before.
+    pub(super) fn with_hashes(
+        tx: &'t mut Tx<'w>,
+        owner: i64,
+        hashed: HashedRows,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { hashed, ..Self::new(tx, owner)? })
+    }
+
+    fn hash(&mut self, operation: &Operation) -> RowHash {
+        while let Some((id, modno, hash)) = self.hashed.pop_front() {
+            if (id, modno) == (operation.id, operation.modno) {
+                return hash;
+            }
+        }
+        self.hasher.row(operation)
     }
 
     /// What is known about an id: from memory, else from the tables.
@@ -340,7 +383,7 @@ impl Rows for OwnerRows<'_, '_> {
     }
 
     fn put(&mut self, operation: &Operation) -> Result<(), StoreError> {
-        let hash = self.hasher.row(operation);
+        let hash = self.hash(operation);
         let known = self.known(operation.id)?;
         let row = NewRow {
             owner: self.owner,
