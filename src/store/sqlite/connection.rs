@@ -128,8 +128,6 @@ fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    // What a savepoint would roll back is small, and need not go through a temporary file.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
     // Negative: KiB instead of pages.
     connection.pragma_update(None, "cache_size", -cache_kib)
