@@ -9,15 +9,28 @@ use rusqlite::Connection;
 pub(super) const APPLICATION_ID: i64 = 0x6f70_6d73;
 
 /// The schema that this program writes and the newest that it reads.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
 /// This instance's number in `owners`.
 pub(super) const OWN: i64 = 1;
 
+/// What schema 2 adds to schema 1, each part in the file that reads and writes it.
+const SECOND: [&str; 0] = [];
+
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    upgrade(connection, 1)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)
+}
+
+/// Brings tables of an older schema to [`SCHEMA`]; the caller holds a transaction.
+pub(super) fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()> {
+    if from < 2 {
+        for part in SECOND {
+            connection.execute_batch(part)?;
+        }
+    }
     connection.pragma_update(None, "user_version", SCHEMA)
 }
 
