@@ -282,7 +282,7 @@ async fn json_of_status_is_the_documented_contract() {
       "count": "1",
       "store": {
         "engine": "sqlite",
-        "schema": 1,
+        "schema": 2,
         "path": "PATH"
       },
       "peers": [
