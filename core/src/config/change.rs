@@ -425,10 +425,15 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// An identity that no repository has, also when a seed is used twice.
     fn new_guid(&mut self) -> Guid {
-        let guid = self.seed.guid(self.created);
-        self.created += 1;
-        guid
+        loop {
+            let guid = self.seed.guid(self.created);
+            self.created += 1;
+            if self.config.repo_by_guid(&guid).is_none() && !self.repos.contains_key(&guid) {
+                return guid;
+            }
+        }
     }
 
     fn touch(&mut self, object: Object, how: How) {
