@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod config;
 mod misbehaviour;
 mod random;
 mod scenarios;
