@@ -17,7 +17,7 @@ use opmesh_core::model::UnixMs;
 use super::error::{Failure, Reason};
 use super::guard::Role;
 use crate::node::Node;
-use crate::store::AuditEvent;
+use crate::store::{AuditEvent, AuditKind};
 
 /// What every token begins with, so that one that leaked is recognised.
 const PREFIX: &str = "opmesh_admin_";
@@ -129,7 +129,10 @@ impl Bearers {
                 format!("{address} came with {wrong}; {uncounted} more before it were not recorded")
             }
         };
-        self.node.store().note_audit(AuditEvent { event: "admin_refused", peer: None, detail }).await?;
+        self.node
+            .store()
+            .note_audit(AuditEvent { event: AuditKind::AdminRefused, peer: None, detail })
+            .await?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::audit;
 use super::tx::Tx;
 use super::value::{count, counted};
-use crate::store::{AdminToken, AuditEvent, NewAdminToken, StoreError};
+use crate::store::{AdminToken, AuditEvent, AuditKind, NewAdminToken, StoreError};
 
 /// A part of schema 2.
 pub(super) const TABLE: &str = "
@@ -40,7 +40,7 @@ pub(in crate::store) fn add(tx: &mut Tx<'_>, new: NewAdminToken) -> Result<Admin
         )?
         .insert(params![new.hash, new.role, new.label, tx.now.0, new.expires.0])?;
     let detail = format!("admin token {id} {:?}, role {}", new.label, new.role);
-    audit::write(tx, &AuditEvent { event: "admin_token_made", peer: None, detail })?;
+    audit::write(tx, &AuditEvent { event: AuditKind::AdminTokenMade, peer: None, detail })?;
     Ok(AdminToken {
         id: counted(id),
         role: new.role.to_owned(),
@@ -100,7 +100,7 @@ pub(in crate::store) fn revoke(tx: &mut Tx<'_>, id: u64) -> Result<Option<AdminT
         .transpose()?;
     let Some(revoked) = revoked else { return Ok(None) };
     let detail = format!("admin token {id} {:?}, role {}", revoked.label, revoked.role);
-    audit::write(tx, &AuditEvent { event: "admin_token_revoked", peer: None, detail })?;
+    audit::write(tx, &AuditEvent { event: AuditKind::AdminTokenRevoked, peer: None, detail })?;
     Ok(Some(revoked))
 }
 
