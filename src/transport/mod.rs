@@ -45,7 +45,7 @@ pub use routes::Routes;
 pub use server::{ListenError, Server, http2};
 pub use sessions::Sessions;
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{OtherKey, TlsError};
+pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
 
 /// What this instance brings into every session.
 #[derive(Debug)]
