@@ -192,6 +192,8 @@ streams! {
     list_tokens(ListTokensRequest) -> Token;
     /// Security events.
     list_audit(ListAuditRequest) -> AuditRecord;
+    /// Looks at this instance or at the way to a peer.
+    diagnose(DiagnoseRequest) -> Check;
 }
 
 impl Client {

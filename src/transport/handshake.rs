@@ -3,8 +3,11 @@
 //! `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
 //! says who is let in. The driver bounds the time.
 
-use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
+use opmesh_core::handshake::{
+    Acceptor, AcceptorConfig, Confirm, Dialer, DialerConfig, DialerSigning, Established, SignRequest,
+};
 use opmesh_core::model::PublicKey;
+use opmesh_core::protocol::Capability;
 
 use crate::store::Authorization;
 use crate::wire;
@@ -12,18 +15,25 @@ use crate::wire;
 use super::Local;
 use super::connection::ConnectionInfo;
 use super::ending::Ending;
+use super::inquiry;
 use super::link::Link;
 use super::session::Target;
 
+/// What a dialer that was let in came for.
+#[derive(Debug)]
+pub(super) enum Visit {
+    /// A session.
+    Session(Box<Established>),
+    /// An answer, which it got.
+    Inquiry,
+}
+
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
-pub(super) async fn accept(
-    local: &Local,
-    link: &mut Link,
-    info: &ConnectionInfo,
-) -> Result<Established, Ending> {
+pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo) -> Result<Visit, Ending> {
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
@@ -46,11 +56,16 @@ pub(super) async fn accept(
     let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
     link.send(accepted.into()).await?;
 
-    let confirm = wire::confirm(link.receive().await?)?;
-    Ok(awaiting_confirm.confirm(confirm)?)
+    let last = link.receive().await?;
+    if wire::is_inquiry(&last) {
+        let findings = inquiry::findings(local, peer, wire::inquiry(last)?).await?;
+        link.send(findings.into()).await?;
+        return Ok(Visit::Inquiry);
+    }
+    Ok(Visit::Session(Box::new(awaiting_confirm.confirm(wire::confirm(last)?)?)))
 }
 
-/// Proves to a hub who we are, once it has proved who it is.
+/// Proves to a hub who we are, once it has proved who it is, and completes the handshake.
 pub(super) async fn dial(
     local: &Local,
     link: &mut Link,
@@ -58,9 +73,24 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
+    let (signing, request) = greet(local, link, info, tls_peer, target).await?;
+    let (established, confirm) = prove(local, link, target, signing, request).await?;
+    link.send(confirm.into()).await?;
+    Ok(established)
+}
+
+/// Lets a hub prove who it is; it has learnt nothing about us yet.
+pub(super) async fn greet(
+    local: &Local,
+    link: &mut Link,
+    info: &ConnectionInfo,
+    tls_peer: Option<PublicKey>,
+    target: &Target,
+) -> Result<(DialerSigning, SignRequest), Ending> {
     let config = DialerConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
@@ -71,8 +101,19 @@ pub(super) async fn dial(
     link.send(hello.into()).await?;
 
     let challenge = wire::challenge(link.receive().await?)?;
-    let (signing, request) = awaiting_challenge.challenge(challenge)?;
+    let greeted = awaiting_challenge.challenge(challenge)?;
     info.gate.authenticated();
+    Ok(greeted)
+}
+
+/// Proves to a hub who we are; it lets us in, and waits for our last word.
+pub(super) async fn prove(
+    local: &Local,
+    link: &mut Link,
+    target: &Target,
+    signing: DialerSigning,
+    request: SignRequest,
+) -> Result<(Established, Confirm), Ending> {
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
     let identity_signature = local.identity.sign(&request.identity);
@@ -80,9 +121,7 @@ pub(super) async fn dial(
     link.send(proof.into()).await?;
 
     let accepted = wire::accepted(link.receive().await?)?;
-    let (established, confirm) = awaiting_accepted.accepted(accepted)?;
-    link.send(confirm.into()).await?;
-    Ok(established)
+    Ok(awaiting_accepted.accepted(accepted)?)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Ending> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 14] = [
+const MODULES: [(&str, &str); 15] = [
     ("clock", ""),
     ("record", ""),
     ("wire", ""),
@@ -21,9 +21,10 @@ const MODULES: [(&str, &str); 14] = [
     ("transport", "clock identity store wire"),
     ("intake", "clock record store"),
     ("node", "clock places identity config store transport intake"),
-    ("admin", "clock record places identity pairing config store transport intake node"),
+    ("doctor", "places identity config store transport node"),
+    ("admin", "clock record places identity pairing config store transport intake node doctor"),
     ("daemon", "clock places config transport intake node admin"),
-    ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
+    ("cli", "clock record places identity pairing config store transport intake node doctor admin daemon"),
 ];
 
 /// Generated code and the only module that includes it.

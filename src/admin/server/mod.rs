@@ -3,6 +3,7 @@
 
 mod apply;
 mod audit;
+mod diagnose;
 mod freshness;
 mod hosts;
 mod join;
@@ -193,5 +194,11 @@ impl Admin for Handlers {
 
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {
         Ok(Response::new(audit::verify(&self.node).await?))
+    }
+
+    type DiagnoseStream = Lines<pb::Check>;
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
+        let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
+        Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod audit;
 mod connection;
+pub(super) mod health;
 pub(super) mod lists;
 mod memory;
 mod notes;
@@ -279,6 +280,10 @@ impl Engine {
 
     pub(super) fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
         self.peers.subscribe()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn clock(&self) -> Clock {
