@@ -5,6 +5,7 @@
 //! `opmesh_core::session`. This module makes it durable. It knows no network, no config file and no message format.
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
+mod audit;
 mod disk;
 mod error;
 mod list;
@@ -13,7 +14,7 @@ mod peer;
 mod sqlite;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,10 +29,11 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, audit, health, lists, own_log, pairing, peer_rows, peers, session_reads,
-    verify,
+    Engine, SubmitError, Weight, audit as audit_rows, health, lists, own_log, pairing, peer_rows, peers,
+    session_reads, verify,
 };
 
+pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
 pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
@@ -40,9 +42,8 @@ pub use list::{
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    AuditEvent, AuditRecord, AuditVerdict, Authorization, Dial, Epoch, Greeting, HubProgress, Joining,
-    NewPeer, NewToken, Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover,
-    Token,
+    Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewPeer, NewToken, Peer, PeerChange,
+    PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -116,6 +117,12 @@ impl Store {
     /// Performs what was handed in, then closes; later calls get [`StoreError::Closed`].
     pub async fn close(&self) {
         self.engine.close().await;
+    }
+
+    /// Writes a copy of everything, as it is at one moment, to a file that does not exist yet. Writers do not wait
+    /// for it.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        self.engine.backup(to).await
     }
 
     /// The store itself.
@@ -345,17 +352,17 @@ impl Store {
 
     /// Writes an audit record for something that changes no row.
     pub async fn note_audit(&self, event: AuditEvent) -> Result<(), StoreError> {
-        self.engine.write(Weight::ONE, move |tx| audit::write(tx, &event)).await
+        self.engine.write(Weight::ONE, move |tx| audit_rows::write(tx, &event)).await
     }
 
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        self.engine.read(move |connection| audit::list(connection, since, after)).await
+        self.engine.read(move |connection| audit_rows::list(connection, since, after)).await
     }
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        self.engine.read(audit::verify).await
+        self.engine.read(audit_rows::verify).await
     }
 }
 

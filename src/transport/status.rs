@@ -107,6 +107,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::OtherIdentity { .. }
         | StoreError::Unusable { .. }
         | StoreError::DiskFull { .. }
+        | StoreError::NotCopied { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }

@@ -1,10 +1,10 @@
 //! What can be said about the store's health without reading every operation, and who was refused last.
 
 use opmesh_core::model::{KeyId, UnixMs};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::value::counted;
-use crate::store::{Refusal, StoreError, StoreHealth};
+use crate::store::{AuditKind, Refusal, StoreError, StoreHealth};
 
 /// Beyond this a check of every page takes too long for a look; what is read in passing is checked anyway.
 const CHECKED_BYTES: u64 = 1024 * 1024 * 1024;
@@ -49,9 +49,8 @@ pub(in crate::store) fn last_refusal(
 ) -> Result<Option<(Refusal, UnixMs, String)>, StoreError> {
     let found: Option<(i64, String)> = connection
         .query_row(
-            "SELECT at_unix_ms, detail FROM audit WHERE peer = ?1 AND event = 'client_refused'
-             ORDER BY number DESC LIMIT 1",
-            [key.as_bytes()],
+            "SELECT at_unix_ms, detail FROM audit WHERE peer = ?1 AND event = ?2 ORDER BY number DESC LIMIT 1",
+            params![key.as_bytes(), AuditKind::ClientRefused.name()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
