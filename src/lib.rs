@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod config_doc;
 pub mod daemon;
+pub mod doctor;
 pub mod identity;
 pub mod intake;
 pub mod limits;

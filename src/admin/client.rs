@@ -198,6 +198,8 @@ streams! {
     list_admin_tokens(ListAdminTokensRequest) -> AdminToken;
     /// Security events.
     list_audit(ListAuditRequest) -> AuditRecord;
+    /// Looks at this instance or at the way to a peer.
+    diagnose(DiagnoseRequest) -> Check;
 }
 
 impl Client {

@@ -93,6 +93,8 @@ const ROLES: &[(&str, Role)] = &[
     // Security events.
     ("ListAudit", Role::Read),
     ("VerifyAudit", Role::Read),
+    // It makes this instance dial.
+    ("Diagnose", Role::Operate),
 ];
 
 /// What members of the group may call on the unix socket.

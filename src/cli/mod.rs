@@ -9,6 +9,7 @@ mod audit;
 mod completion;
 mod context;
 mod demo;
+mod doctor;
 mod error;
 mod help;
 mod hosts;
@@ -97,6 +98,7 @@ enum Command {
     Init(init::Init),
     Serve(serve::Serve),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Run(run::Run),
     Record(record::Record),
     Ops(ops::Ops),
@@ -161,6 +163,7 @@ impl Command {
             Self::Init(init) => init.execute(context).await,
             Self::Serve(serve) => serve.execute(context).await,
             Self::Status(status) => status.execute(context).await,
+            Self::Doctor(doctor) => doctor.execute(context).await,
             Self::Run(run) => run.execute(context).await,
             Self::Record(record) => record.execute(context).await,
             Self::Ops(ops) => ops.execute(context).await,

@@ -6,6 +6,7 @@
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
 mod audit;
+mod disk;
 mod error;
 mod list;
 mod own;
@@ -28,15 +29,16 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, lists, own_log, pairing, peer_rows,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing, peer_rows,
     peers, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
+pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
-    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts,
+    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts, StoreHealth,
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
@@ -126,6 +128,19 @@ impl Store {
     /// The store itself.
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
         self.engine.facts().await
+    }
+
+    /// Whether the file is whole, as far as a look can tell.
+    pub async fn health(&self) -> Result<StoreHealth, StoreError> {
+        self.engine.read(health::health).await
+    }
+
+    /// The room under the store; asked on a thread that may wait.
+    pub async fn disk(&self) -> Result<Disk, StoreError> {
+        let path = self.engine.path().to_owned();
+        let ask =
+            move |_: &_| Disk::of(&path).map_err(|error| StoreError::Engine { reason: error.to_string() });
+        self.engine.read(ask).await
     }
 
     /// What this instance calls itself, for lists.
@@ -258,6 +273,12 @@ impl Store {
     pub async fn note_refused(&self, peer: &KeyId, refusal: Refusal) -> Result<(), StoreError> {
         let key = *peer;
         self.engine.write(Weight::ONE, move |tx| peers::note_refused(tx, key, refusal)).await
+    }
+
+    /// Why a key was refused last, when and under which name, if the audit log has it; of keys that are no peers, too.
+    pub async fn last_refusal(&self, key: &KeyId) -> Result<Option<(Refusal, UnixMs, String)>, StoreError> {
+        let key = *key;
+        self.engine.read(move |connection| health::last_refusal(connection, &key)).await
     }
 
     /// All peers, by name.

@@ -200,7 +200,7 @@ fn spki(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'sta
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info())
 }
 
-fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
+pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
     let spki = spki(certificate)?;
     spki.as_ref()
         .strip_prefix(SPKI_PREFIX.as_slice())

@@ -41,7 +41,13 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Ack(ack) => Message::Ack(ack.try_into()?),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
-        Body::Hello(_) | Body::Challenge(_) | Body::Proof(_) | Body::Accepted(_) | Body::Confirm(_) => {
+        Body::Hello(_)
+        | Body::Challenge(_)
+        | Body::Proof(_)
+        | Body::Accepted(_)
+        | Body::Confirm(_)
+        | Body::Inquiry(_)
+        | Body::Findings(_) => {
             return Err(WireFault::OutOfPlace { message: name(&body), expected: "a message of the session" });
         }
     })
@@ -66,6 +72,8 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Ack(_) => "Ack",
         Body::Heartbeat(_) => "Heartbeat",
         Body::End(_) => "End",
+        Body::Inquiry(_) => "Inquiry",
+        Body::Findings(_) => "Findings",
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 16] = [
+const MODULES: [(&str, &str); 17] = [
     ("clock", ""),
     ("limits", ""),
     ("record", ""),
@@ -23,9 +23,10 @@ const MODULES: [(&str, &str); 16] = [
     ("transport", "clock identity limits store wire"),
     ("intake", "clock record store"),
     ("node", "clock limits places identity config store transport intake"),
-    ("admin", "clock record places identity pairing config store transport intake node"),
+    ("doctor", "places identity config store transport node"),
+    ("admin", "clock record places identity pairing config store transport intake node doctor"),
     ("daemon", "clock limits places config transport intake node admin"),
-    ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
+    ("cli", "clock record places identity pairing config store transport intake node admin daemon doctor"),
 ];
 
 /// Generated code and the only module that includes it.

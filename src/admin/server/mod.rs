@@ -4,6 +4,7 @@
 mod admin_tokens;
 mod apply;
 mod audit;
+mod diagnose;
 mod freshness;
 mod hosts;
 mod join;
@@ -216,5 +217,11 @@ impl Admin for Handlers {
         request: Request<pb::RevokeAdminTokenRequest>,
     ) -> Answer<pb::AdminToken> {
         Ok(Response::new(admin_tokens::revoke(&self.node, &request.into_inner().id).await?))
+    }
+
+    type DiagnoseStream = Lines<pb::Check>;
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
+        let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
+        Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod admin_tokens;
 pub(super) mod audit;
 mod connection;
 mod copy;
+pub(super) mod health;
 pub(super) mod lists;
 mod memory;
 mod notes;
@@ -289,6 +290,10 @@ impl Engine {
 
     pub(super) fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
         self.peers.subscribe()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn clock(&self) -> Clock {
