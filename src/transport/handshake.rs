@@ -5,6 +5,7 @@
 
 use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
 use opmesh_core::model::PublicKey;
+use opmesh_core::protocol::Capability;
 
 use crate::store::Authorization;
 use crate::wire;
@@ -24,6 +25,7 @@ pub(super) async fn accept(
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
@@ -61,6 +63,7 @@ pub(super) async fn dial(
     let config = DialerConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
