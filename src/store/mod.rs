@@ -5,6 +5,7 @@
 //! `opmesh_core::session`. This module makes it durable. It knows no network, no config file and no message format.
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
+mod audit;
 mod error;
 mod list;
 mod own;
@@ -27,9 +28,11 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, audit, lists, own_log, pairing, peer_rows, peers, session_reads, verify,
+    Engine, SubmitError, Weight, audit as audit_rows, lists, own_log, pairing, peer_rows, peers,
+    session_reads, verify,
 };
 
+pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
@@ -37,9 +40,8 @@ pub use list::{
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    AuditEvent, AuditRecord, AuditVerdict, Authorization, Dial, Epoch, Greeting, HubProgress, Joining,
-    NewPeer, NewToken, Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover,
-    Token,
+    Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewPeer, NewToken, Peer, PeerChange,
+    PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -323,17 +325,17 @@ impl Store {
 
     /// Writes an audit record for something that changes no row.
     pub async fn note_audit(&self, event: AuditEvent) -> Result<(), StoreError> {
-        self.engine.write(Weight::ONE, move |tx| audit::write(tx, &event)).await
+        self.engine.write(Weight::ONE, move |tx| audit_rows::write(tx, &event)).await
     }
 
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        self.engine.read(move |connection| audit::list(connection, since, after)).await
+        self.engine.read(move |connection| audit_rows::list(connection, since, after)).await
     }
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        self.engine.read(audit::verify).await
+        self.engine.read(audit_rows::verify).await
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod admin_doors;
 mod bytes;
 mod cli;
 mod cli_contract;

@@ -14,14 +14,14 @@ use super::tx::Tx;
 use super::value::{count, counted};
 use super::writer::SubmitError;
 use crate::store::{
-    AuditEvent, Epoch, Greeting, NewPeer, Peer, PeerChange, PeerEdit, PeerError, PeerEvent, Refusal,
-    Resolution, Role, Roles, StoreError, Takeover,
+    AuditEvent, AuditKind, Epoch, Greeting, NewPeer, Peer, PeerChange, PeerEdit, PeerError, PeerEvent,
+    Refusal, Resolution, Role, Roles, StoreError, Takeover,
 };
 
 /// Writes an audit record about a peer.
 pub(in crate::store) fn note(
     tx: &Tx<'_>,
-    event: &'static str,
+    event: AuditKind,
     peer: KeyId,
     detail: String,
 ) -> Result<(), StoreError> {
@@ -98,7 +98,7 @@ pub(in crate::store) fn add(tx: &mut Tx<'_>, new: NewPeer) -> Result<Peer, PeerE
     peer_rows::store(tx.connection, &peer, tx.now)?;
     fence(tx, &peer.key)?;
     let detail = format!("{}; grants given: {}", peer.name, shown(&peer.given));
-    note(tx, "peer_added", peer.key, detail)?;
+    note(tx, AuditKind::PeerAdded, peer.key, detail)?;
     tell(tx, peer.key, PeerChange::Reachable);
     Ok(peer)
 }
@@ -137,7 +137,7 @@ fn edit_one(
     tx: &Tx<'_>,
     peer: &mut Peer,
     edit: PeerEdit,
-) -> Result<(PeerChange, &'static str, String), PeerError> {
+) -> Result<(PeerChange, AuditKind, String), PeerError> {
     Ok(match edit {
         PeerEdit::Rename(name) => {
             if name != peer.name && free_name(tx.connection, &name)? != name {
@@ -145,7 +145,7 @@ fn edit_one(
             }
             let detail = format!("{} is now called {name}", peer.name);
             peer.name = name;
-            (PeerChange::Shown, "peer_renamed", detail)
+            (PeerChange::Shown, AuditKind::PeerRenamed, detail)
         }
         PeerEdit::Verify(given) => {
             if given != peer.key {
@@ -153,43 +153,43 @@ fn edit_one(
             }
             peer.verified = true;
             peer.refused = None;
-            (PeerChange::Reachable, "peer_verified", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PeerVerified, peer.name.clone())
         }
         PeerEdit::Grant(grant) => {
             peer.given.replace(grant);
-            (PeerChange::Grants, "grants_changed", shown(&peer.given))
+            (PeerChange::Grants, AuditKind::GrantsChanged, shown(&peer.given))
         }
         PeerEdit::Revoke(grants) => {
             for text in grants {
                 peer.given.revoke(&text).map_err(|fault| PeerError::Grants(fault.to_string()))?;
             }
-            (PeerChange::Grants, "grants_changed", shown(&peer.given))
+            (PeerChange::Grants, AuditKind::GrantsChanged, shown(&peer.given))
         }
         PeerEdit::Block { reason } => {
             peer.blocked = Some(reason.clone());
-            (PeerChange::Revoked, "peer_blocked", reason)
+            (PeerChange::Revoked, AuditKind::PeerBlocked, reason)
         }
         PeerEdit::Unblock => {
             peer.blocked = None;
             peer.refused = None;
-            (PeerChange::Reachable, "peer_unblocked", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PeerUnblocked, peer.name.clone())
         }
         PeerEdit::SetDial(dial) => {
             peer.roles.known_host = !dial.urls.is_empty();
             peer.dial = dial;
-            (PeerChange::Reachable, "peer_dial_changed", peer.dial.urls.join(" "))
+            (PeerChange::Reachable, AuditKind::PeerDialChanged, peer.dial.urls.join(" "))
         }
         PeerEdit::SetAccepts(scopes) => {
             peer.accepts = scopes;
-            (PeerChange::Grants, "accepts_changed", peer.accepts.to_string())
+            (PeerChange::Grants, AuditKind::AcceptsChanged, peer.accepts.to_string())
         }
         PeerEdit::SetRoles(roles) => {
             peer.roles = roles;
-            (PeerChange::Revoked, "roles_changed", format!("{roles:?}"))
+            (PeerChange::Revoked, AuditKind::RolesChanged, format!("{roles:?}"))
         }
         PeerEdit::SetJoining(joining) => {
             peer.joining = joining;
-            (PeerChange::Reachable, "pairing_changed", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PairingChanged, peer.name.clone())
         }
     })
 }
@@ -202,7 +202,7 @@ pub(in crate::store) fn remove(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerEr
         .and_then(|mut statement| statement.execute([key.as_bytes()]))
         .map_err(StoreError::from)?;
     fence(tx, &key)?;
-    note(tx, "peer_removed", key, peer.name)?;
+    note(tx, AuditKind::PeerRemoved, key, peer.name)?;
     tell(tx, key, PeerChange::Removed);
     Ok(())
 }
@@ -213,7 +213,7 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     let Some(mut peer) = peer_rows::one(tx.connection, &key)? else { return Err(StoreError::Fenced) };
     let before = peer.clone();
     if greeting.role == Role::KnownHost && peer.joining.take().is_some() {
-        note(tx, "paired_with_hub", key, greeting.instance.to_string())?;
+        note(tx, AuditKind::PairedWithHub, key, greeting.instance.to_string())?;
     }
     peer.public_key = Some(greeting.public_key);
     peer.received = greeting.received;
@@ -221,11 +221,11 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     if let Some(old) =
         peer.instance.replace(greeting.instance.clone()).filter(|old| *old != greeting.instance)
     {
-        note(tx, "instance_renamed", key, format!("{old} is now {}", greeting.instance))?;
+        note(tx, AuditKind::InstanceRenamed, key, format!("{old} is now {}", greeting.instance))?;
     }
     if is_stopgap(&peer) {
         let name = free_name(tx.connection, greeting.instance.as_str())?;
-        note(tx, "peer_renamed", key, format!("{} is now called {name}", peer.name))?;
+        note(tx, AuditKind::PeerRenamed, key, format!("{} is now called {name}", peer.name))?;
         peer.name = name;
     }
     if peer != before {
@@ -333,7 +333,7 @@ pub(in crate::store) fn release(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerE
     let owner = find_owner(tx.connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
     replica::release(&mut OwnerRows::new(tx, owner)?)?;
     fence(tx, &key)?;
-    note(tx, "owner_released", key, String::new())?;
+    note(tx, AuditKind::OwnerReleased, key, String::new())?;
     tell(tx, key, PeerChange::Released);
     Ok(())
 }
@@ -347,8 +347,8 @@ pub(in crate::store) fn resolve(
     let owner = find_owner(tx.connection, &key)?.ok_or(PeerError::NothingToResolve(key))?;
     let mut rows = OwnerRows::new(tx, owner)?;
     let (noted, event) = match resolution {
-        Resolution::AcceptPresented => (replica::accept_presented(&mut rows)?, "conflict_accepted"),
-        Resolution::Refuse => (replica::refuse_presented(&mut rows)?, "conflict_refused"),
+        Resolution::AcceptPresented => (replica::accept_presented(&mut rows)?, AuditKind::ConflictAccepted),
+        Resolution::Refuse => (replica::refuse_presented(&mut rows)?, AuditKind::ConflictRefused),
     };
     if !noted {
         return Err(PeerError::NothingToResolve(key));
