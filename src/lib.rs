@@ -6,6 +6,7 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod config_doc;
 pub mod daemon;
 pub mod identity;
 pub mod intake;

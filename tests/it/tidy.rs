@@ -9,15 +9,16 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 14] = [
+const MODULES: [(&str, &str); 15] = [
     ("clock", ""),
     ("record", ""),
+    ("config_doc", ""),
     ("wire", ""),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),
     ("config", "places"),
-    ("store", "clock"),
+    ("store", "clock config_doc"),
     ("transport", "clock identity store wire"),
     ("intake", "clock record store"),
     ("node", "clock places identity config store transport intake"),
@@ -27,8 +28,12 @@ const MODULES: [(&str, &str); 14] = [
 ];
 
 /// Generated code and the only module that includes it.
-const GENERATED: [(&str, &str); 3] =
-    [("opmesh.sync.v1", "wire"), ("opmesh.admin.v1", "admin"), ("opmesh.v1", "record")];
+const GENERATED: [(&str, &str); 4] = [
+    ("opmesh.sync.v1", "wire"),
+    ("opmesh.admin.v1", "admin"),
+    ("opmesh.v1", "record"),
+    ("opmesh.config.v1", "config_doc"),
+];
 
 /// The only file in which a session, a store and a stream meet: nobody else performs what a session wants.
 const DRIVER: &str = "src/transport/driver.rs";
