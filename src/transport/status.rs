@@ -90,7 +90,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::ChainBeforeFirstChange
         | WireFault::Unknown { .. }
         | WireFault::TombstoneScope { .. }
-        | WireFault::TextOrder { .. }
+        | WireFault::Document { .. }
         | WireFault::Scopes { .. }
         | WireFault::Name(_) => Code::InvalidArgument,
     }

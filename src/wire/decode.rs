@@ -9,7 +9,7 @@ use opmesh_core::permission::Scopes;
 use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS, MANIFEST_ENTRIES};
 use opmesh_core::protocol::{
     Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    Share, State, Verdict,
+    State, Verdict,
 };
 
 use super::fault::WireFault;
@@ -39,10 +39,10 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Ops(ops) => Message::Ops(ops.try_into()?),
         Body::Mark(mark) => Message::Mark(mark.try_into()?),
         Body::Ack(ack) => Message::Ack(ack.try_into()?),
-        Body::Config(shown) => Message::Share(Share::Config(shown.try_into()?)),
-        Body::Resources(resources) => Message::Share(Share::Resources(resources.try_into()?)),
-        Body::Write(write) => Message::Share(Share::Write(write.try_into()?)),
-        Body::Written(written) => Message::Share(Share::Written(written.try_into()?)),
+        Body::Config(config) => Message::Share(config.try_into()?),
+        Body::Resources(resources) => Message::Share(resources.try_into()?),
+        Body::Write(write) => Message::Share(write.try_into()?),
+        Body::Written(written) => Message::Share(written.try_into()?),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
         Body::Hello(_) | Body::Challenge(_) | Body::Proof(_) | Body::Accepted(_) | Body::Confirm(_) => {
@@ -319,7 +319,7 @@ pub(super) fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result
 }
 
 /// A bare number: whatever has no type of its own still fits a signed 64-bit integer.
-pub(super) fn number(what: &'static str, value: u64) -> Result<u64, WireFault> {
+fn number(what: &'static str, value: u64) -> Result<u64, WireFault> {
     if value > OpId::END {
         return Err(NumberFault { what, value, min: 0, max: OpId::END }.into());
     }

@@ -1,92 +1,64 @@
-//! The messages beside the operations, both ways between frame and value. Documents stay the bytes that they are:
-//! whoever stores or shows one reads it.
+//! The messages beside the operations, both ways between frame and value. The documents in them are `config_doc`'s.
 
-use opmesh_core::model::Modno;
-use opmesh_core::protocol::{
-    NamedRepo, Outcome, Refused, Request, Resources, Share, Shown, Write, WriteKey, Written,
-};
+use opmesh_core::model::ConfigModno;
+use opmesh_core::protocol::{Outcome, Refused, Request, Share, Write, WriteKey, Written};
 
 use super::decode::{all, at_most, fixed};
 use super::fault::WireFault;
 use super::pb::{self, frame::Body};
+use crate::config_doc::{self, DocumentFault};
 
-/// Most repositories and plans together that a Resources names.
-pub(super) const RESOURCES: usize = 16_384;
-/// The longest id, rule or sentence in bytes.
+/// The longest text of a refusal in bytes; a reason may name many objects.
 pub(super) const TEXT_BYTES: usize = 4 * 1024;
-/// Most refusals in one Written.
-pub(super) const REFUSALS: usize = 1024;
+/// Most refusals in one Written: as many as repositories can be offered.
+pub(super) const REFUSALS: usize = opmesh_core::config::MAX_REPOS;
 
 /// The frame's body that says the same.
 pub(super) fn body(share: Share) -> Body {
     match share {
-        Share::Config(shown) => {
-            Body::Config(pb::Config { modno: shown.modno.get(), document: shown.document })
+        Share::Config(shown) => Body::Config(pb::Config { document: config_doc::encode_shown(&shown) }),
+        Share::Resources(resources) => {
+            Body::Resources(pb::Resources { document: config_doc::encode_resources(&resources) })
         }
-        Share::Resources(resources) => Body::Resources(pb::Resources {
-            repos: resources
-                .repos
-                .into_iter()
-                .map(|repo| pb::NamedRepo { id: repo.id, guid: repo.guid })
-                .collect(),
-            plans: resources.plans,
-        }),
         Share::Write(write) => Body::Write(write.into()),
         Share::Written(written) => Body::Written(written.into()),
     }
 }
 
-impl TryFrom<pb::Config> for Shown {
+impl TryFrom<pb::Config> for Share {
     type Error = WireFault;
 
-    fn try_from(shown: pb::Config) -> Result<Self, WireFault> {
-        Ok(Self { modno: Modno::new(shown.modno)?, document: shown.document })
+    fn try_from(config: pb::Config) -> Result<Self, WireFault> {
+        Ok(Self::Config(config_doc::decode_shown(&config.document).map_err(in_message("Config"))?))
     }
 }
 
-impl TryFrom<pb::Resources> for Resources {
+impl TryFrom<pb::Resources> for Share {
     type Error = WireFault;
 
     fn try_from(resources: pb::Resources) -> Result<Self, WireFault> {
-        at_most(
-            "repositories and plans",
-            resources.repos.len().saturating_add(resources.plans.len()),
-            RESOURCES,
-        )?;
-        let repos: Vec<NamedRepo> = all(resources.repos)?;
-        let plans = resources.plans;
-        plans.iter().try_for_each(|plan| text("plan", plan))?;
-        if !repos.is_sorted_by(|a, b| a.id < b.id) {
-            return Err(WireFault::TextOrder { what: "repositories" });
-        }
-        if !plans.is_sorted_by(|a, b| a < b) {
-            return Err(WireFault::TextOrder { what: "plans" });
-        }
-        Ok(Self { repos, plans })
+        let read = config_doc::decode_resources(&resources.document);
+        Ok(Self::Resources(read.map_err(in_message("Resources"))?))
     }
 }
 
-impl TryFrom<pb::NamedRepo> for NamedRepo {
-    type Error = WireFault;
-
-    fn try_from(repo: pb::NamedRepo) -> Result<Self, WireFault> {
-        text("repository", &repo.id)?;
-        text("repository guid", &repo.guid)?;
-        Ok(Self { id: repo.id, guid: repo.guid })
-    }
-}
-
-impl TryFrom<pb::Write> for Write {
+impl TryFrom<pb::Write> for Share {
     type Error = WireFault;
 
     fn try_from(write: pb::Write) -> Result<Self, WireFault> {
         use pb::write::Request as Word;
         let key = WriteKey(fixed("write.key", &write.key)?);
         let request = match write.request.ok_or(WireFault::Missing { field: "write.request" })? {
-            Word::Config(config) => Request::Config { base: Modno::new(config.base)?, change: config.change },
-            Word::Shared(shared) => Request::Shared { repos: shared.repos },
+            Word::Config(config) => {
+                let base = ConfigModno::new(config.base)?;
+                let change = config_doc::decode_change(base, &config.document);
+                Request::Config(change.map_err(in_message("Write"))?)
+            }
+            Word::Shared(shared) => {
+                Request::Shared(config_doc::decode_shared(&shared.document).map_err(in_message("Write"))?)
+            }
         };
-        Ok(Self { key, request })
+        Ok(Self::Write(Write { key, request }))
     }
 }
 
@@ -94,30 +66,35 @@ impl From<Write> for pb::Write {
     fn from(write: Write) -> Self {
         use pb::write::Request as Word;
         let request = match write.request {
-            Request::Config { base, change } => Word::Config(pb::ConfigChange { base: base.get(), change }),
-            Request::Shared { repos } => Word::Shared(pb::SharedRepos { repos }),
+            Request::Config(change) => Word::Config(pb::ConfigChange {
+                base: change.base.get(),
+                document: config_doc::encode_change(&change),
+            }),
+            Request::Shared(repos) => {
+                Word::Shared(pb::SharedRepos { document: config_doc::encode_shared(&repos) })
+            }
         };
         Self { key: write.key.0.to_vec(), request: Some(request) }
     }
 }
 
-impl TryFrom<pb::Written> for Written {
+impl TryFrom<pb::Written> for Share {
     type Error = WireFault;
 
     fn try_from(written: pb::Written) -> Result<Self, WireFault> {
         use pb::written::Result as Word;
         let key = WriteKey(fixed("written.key", &written.key)?);
         let outcome = match written.result.ok_or(WireFault::Missing { field: "written.result" })? {
-            Word::Applied(applied) => Outcome::Applied { modno: Modno::new(applied.modno)? },
+            Word::Applied(applied) => Outcome::Applied { modno: ConfigModno::new(applied.modno)? },
             Word::Unchanged(pb::Unchanged {}) => Outcome::Unchanged,
-            Word::Stale(stale) => Outcome::Stale { modno: Modno::new(stale.modno)? },
+            Word::Stale(stale) => Outcome::Stale { modno: ConfigModno::new(stale.modno)? },
             Word::Refused(refused) => Outcome::Refused(refused.try_into()?),
             Word::Taken(taken) => {
                 at_most("refusals", taken.refused.len(), REFUSALS)?;
                 Outcome::Taken { taken: taken.taken, refused: all(taken.refused)? }
             }
         };
-        Ok(Self { key, outcome })
+        Ok(Self::Written(Written { key, outcome }))
     }
 }
 
@@ -141,30 +118,31 @@ impl TryFrom<pb::Refused> for Refused {
     type Error = WireFault;
 
     fn try_from(refused: pb::Refused) -> Result<Self, WireFault> {
-        small("refused.rule", &refused.rule)?;
-        small("refused.object", &refused.object)?;
-        small("refused.next_step", &refused.next_step)?;
-        Ok(Self { rule: refused.rule, object: refused.object, next_step: refused.next_step })
+        let pb::Refused { rule, object, reason } = refused;
+        for (what, text) in
+            [("refused.rule", &rule), ("refused.object", &object), ("refused.reason", &reason)]
+        {
+            if text.len() > TEXT_BYTES {
+                return Err(WireFault::TooLarge { what, bytes: text.len(), limit: TEXT_BYTES });
+            }
+        }
+        Ok(Self { rule, object, reason })
     }
 }
 
 impl From<Refused> for pb::Refused {
+    /// Shortens what the receiver would refuse.
     fn from(refused: Refused) -> Self {
-        Self { rule: refused.rule, object: refused.object, next_step: refused.next_step }
+        let [rule, object, reason] = [refused.rule, refused.object, refused.reason].map(shortened);
+        Self { rule, object, reason }
     }
 }
 
-/// An id: not empty, not long.
-fn text(what: &'static str, text: &str) -> Result<(), WireFault> {
-    if text.is_empty() {
-        return Err(WireFault::Missing { field: what });
-    }
-    small(what, text)
+fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES));
+    text
 }
 
-fn small(what: &'static str, text: &str) -> Result<(), WireFault> {
-    if text.len() > TEXT_BYTES {
-        return Err(WireFault::TooLarge { what, bytes: text.len(), limit: TEXT_BYTES });
-    }
-    Ok(())
+fn in_message(message: &'static str) -> impl Fn(DocumentFault) -> WireFault {
+    move |fault| WireFault::Document { message, fault }
 }

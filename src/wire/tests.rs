@@ -1,15 +1,15 @@
 //! What survives the wire, and what is refused on it.
 
+use opmesh_core::config::{Change, ListedPlan, Resources, Shown};
 use opmesh_core::model::{
-    Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
-    Tombstone,
+    Chain, ConfigModno, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope,
+    SetDigest, Tombstone,
 };
 use opmesh_core::permission::Scopes;
 use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS};
 use opmesh_core::protocol::{
-    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, NamedRepo, Need,
-    Ops, Outcome, Proposal, Refused, Request, Resources, Share, Shown, State, Verdict, Write, WriteKey,
-    Written,
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome,
+    Proposal, Refused, Request, Share, State, Verdict, Write, WriteKey, Written,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -60,16 +60,21 @@ fn operations(ids: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<Oper
 
 fn refusal() -> impl Strategy<Value = Refused> {
     let text = || ".{0,20}";
-    (text(), text(), text()).prop_map(|(rule, object, next_step)| Refused { rule, object, next_step })
+    (text(), text(), text()).prop_map(|(rule, object, reason)| Refused { rule, object, reason })
+}
+
+fn modno() -> impl Strategy<Value = ConfigModno> {
+    number().prop_map(|modno| ConfigModno::new(modno).unwrap())
 }
 
 fn share() -> impl Strategy<Value = Share> {
-    let modno = || number().prop_map(|modno| Modno::new(modno).unwrap());
-    let bytes = || vec(any::<u8>(), 0..20);
     let key = || any::<[u8; 16]>().prop_map(WriteKey);
+    let plans = || btree_set("[a-z]{1,9}", 0..4);
     let request = prop_oneof![
-        (modno(), bytes()).prop_map(|(base, change)| Request::Config { base, change }),
-        bytes().prop_map(|repos| Request::Shared { repos }),
+        (modno(), plans()).prop_map(|(base, plans)| {
+            Request::Config(Change { base, delete_plans: plans.into_iter().collect(), ..Change::default() })
+        }),
+        Just(Request::Shared(Vec::new())),
     ];
     let outcome = prop_oneof![
         modno().prop_map(|modno| Outcome::Applied { modno }),
@@ -79,10 +84,10 @@ fn share() -> impl Strategy<Value = Share> {
         (any::<u32>(), vec(refusal(), 0..4)).prop_map(|(taken, refused)| Outcome::Taken { taken, refused }),
     ];
     prop_oneof![
-        (modno(), bytes()).prop_map(|(modno, document)| Share::Config(Shown { modno, document })),
-        (btree_map(".{1,9}", ".{1,9}", 0..4), btree_set(".{1,9}", 0..4)).prop_map(|(repos, plans)| {
-            let repos = repos.into_iter().map(|(id, guid)| NamedRepo { id, guid }).collect();
-            Share::Resources(Resources { repos, plans: plans.into_iter().collect() })
+        modno().prop_map(|modno| Share::Config(Shown::new(modno, Vec::new(), Vec::new()).unwrap())),
+        plans().prop_map(|plans| {
+            let plans = plans.into_iter().map(|id| ListedPlan { id, repo: "r".to_owned() }).collect();
+            Share::Resources(Resources { repos: Vec::new(), plans })
         }),
         (key(), request).prop_map(|(key, request)| Share::Write(Write { key, request })),
         (key(), outcome).prop_map(|(key, outcome)| Share::Written(Written { key, outcome })),
@@ -435,30 +440,43 @@ fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
 }
 
 #[test]
-fn requests_and_names_that_are_none_are_refused() {
-    let repo = |id: &str| pb::NamedRepo { id: id.to_owned(), guid: "g".to_owned() };
-    let resources = |repos, plans: &[&str]| {
-        Body::Resources(pb::Resources { repos, plans: plans.iter().map(ToString::to_string).collect() })
-    };
-    let long = "x".repeat(super::share::TEXT_BYTES + 1);
+fn requests_and_documents_that_are_none_are_refused() {
+    use pb::written::Result as Word;
+    let written = |result| Body::Written(pb::Written { key: vec![1; 16], result });
+    let write = |request| Body::Write(pb::Write { key: vec![1; 16], request: Some(request) });
     let many = vec![pb::Refused::default(); super::share::REFUSALS + 1];
-    let taken = pb::written::Result::Taken(pb::Taken { taken: 0, refused: many });
-    let names = (0..=super::share::RESOURCES).map(|n| format!("{n:06}")).collect();
+    let long = pb::Refused { reason: "x".repeat(super::share::TEXT_BYTES + 1), ..pb::Refused::default() };
+    let junk = || b"junk".to_vec();
+    let change = |base, document| pb::write::Request::Config(pb::ConfigChange { base, document });
     for (body, said) in [
         (Body::Write(pb::Write { key: vec![1; 15], request: None }), "write.key has 15 bytes"),
         (Body::Write(pb::Write { key: vec![1; 16], request: None }), "write.request is missing"),
+        (write(change(u64::MAX, Vec::new())), "is outside"),
+        (write(change(1, junk())), "Write: the config document cannot be decoded"),
+        (write(pb::write::Request::Shared(pb::SharedRepos { document: junk() })), "Write: the config"),
         (Body::Written(pb::Written { key: vec![1; 17], result: None }), "written.key has 17 bytes"),
-        (Body::Written(pb::Written { key: vec![1; 16], result: None }), "written.result is missing"),
-        (Body::Written(pb::Written { key: vec![1; 16], result: Some(taken) }), "exceed the limit of 1024"),
-        (Body::Config(pb::Config { modno: u64::MAX, document: Vec::new() }), "is outside"),
-        (resources(vec![repo("b"), repo("a")], &[]), "repositories are not in ascending order"),
-        (resources(vec![repo("a"), repo("a")], &[]), "repositories are not in ascending order"),
-        (resources(vec![repo("")], &[]), "repository is missing"),
-        (resources(vec![], &["b", "a"]), "plans are not in ascending order"),
-        (resources(vec![], &[&long]), "plan of 4097 bytes"),
-        (Body::Resources(pb::Resources { repos: vec![], plans: names }), "exceed the limit of 16384"),
+        (written(None), "written.result is missing"),
+        (written(Some(Word::Stale(pb::Stale { modno: u64::MAX }))), "is outside"),
+        (written(Some(Word::Refused(long))), "refused.reason of 4097 bytes"),
+        (written(Some(Word::Taken(pb::Taken { taken: 0, refused: many }))), "exceed the limit of 1000"),
+        (Body::Config(pb::Config { document: junk() }), "Config: the config document"),
+        (Body::Resources(pb::Resources { document: junk() }), "Resources: the config document"),
     ] {
         let fault = refused(body).to_string();
         assert!(fault.contains(said), "{fault}: {said}");
     }
+}
+
+#[test]
+fn a_refusal_is_shortened_to_what_the_peer_takes() {
+    let reason = "é".repeat(super::share::TEXT_BYTES);
+    let refused = Refused { rule: "r".to_owned(), object: String::new(), reason };
+    let written = Written { key: WriteKey([1; 16]), outcome: Outcome::Refused(refused) };
+    let Message::Share(Share::Written(read)) =
+        through_bytes(Message::Share(Share::Written(written))).unwrap()
+    else {
+        panic!("a Written was sent")
+    };
+    let Outcome::Refused(refused) = read.outcome else { panic!("it refused") };
+    assert_eq!(refused.reason.len(), super::share::TEXT_BYTES);
 }

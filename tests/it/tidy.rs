@@ -13,7 +13,7 @@ const MODULES: [(&str, &str); 15] = [
     ("clock", ""),
     ("record", ""),
     ("config_doc", ""),
-    ("wire", ""),
+    ("wire", "config_doc"),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),

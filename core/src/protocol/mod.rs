@@ -11,5 +11,5 @@ pub use message::{
     Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
     State, Verdict,
 };
-pub use share::{NamedRepo, Outcome, Refused, Request, Resources, Share, Shown, Write, WriteKey, Written};
+pub use share::{Outcome, Refused, Request, Share, Write, WriteKey, Written};
 pub use violation::Violation;

@@ -1,14 +1,15 @@
 //! What two peers say to each other beside the operations: what one shows of its configuration, and requests to change
-//! the other's. Both directions are alike. Documents travel as the bytes that their owner encoded, as records do.
+//! the other's. Both directions are alike.
 
-use crate::model::Modno;
+use crate::config::{Change, Resources, SharedRepo, Shown};
+use crate::model::ConfigModno;
 
 /// One frame of the `Sync` stream that is not about operations; needs the capability `config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Share {
     /// What the sender lets the receiver see of its configuration, whole; replaces what it showed before.
     Config(Shown),
-    /// What the sender's shared operations may name, whole; replaces what it named before.
+    /// Which repositories and plans the sender lets the receiver know of, whole; replaces what it named before.
     Resources(Resources),
     /// A request that the receiver may refuse.
     Write(Write),
@@ -28,33 +29,6 @@ impl Share {
     }
 }
 
-/// A configuration as its owner shows it to one peer: filtered, and without secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// The owner's, of its whole configuration: the base that a change must name.
-    pub modno: Modno,
-    /// An encoded `opmesh.config.v1.Config`.
-    pub document: Vec<u8>,
-}
-
-/// Repositories and plans by name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resources {
-    /// Ascending by id.
-    pub repos: Vec<NamedRepo>,
-    /// Ids, ascending.
-    pub plans: Vec<String>,
-}
-
-/// A repository by name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NamedRepo {
-    /// What its owner calls it.
-    pub id: String,
-    /// What it is, wherever it is listed.
-    pub guid: String,
-}
-
 /// Names a request; drawn at random by whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WriteKey(pub [u8; 16]);
@@ -71,18 +45,10 @@ pub struct Write {
 /// What a Write asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Change the configuration.
-    Config {
-        /// The configuration that the change was made for; any other is stale.
-        base: Modno,
-        /// An encoded `opmesh.config.v1.Change`.
-        change: Vec<u8>,
-    },
-    /// These are all the repositories that the sender shares with the receiver now.
-    Shared {
-        /// An encoded `opmesh.config.v1.Config` with repositories only.
-        repos: Vec<u8>,
-    },
+    /// Change the configuration, which must still be the one that the change was made for.
+    Config(Change),
+    /// Hub to host: these are all the repositories that the sender shares with the receiver now.
+    Shared(Vec<SharedRepo>),
 }
 
 /// The answer to a Write: the effect is durable, or there is none.
@@ -100,33 +66,33 @@ pub enum Outcome {
     /// It was made.
     Applied {
         /// The configuration's number now.
-        modno: Modno,
+        modno: ConfigModno,
     },
     /// Everything was so already.
     Unchanged,
-    /// The base is not the present configuration; nothing happened.
+    /// The change was made for another configuration than the present one; nothing happened.
     Stale {
         /// The present one's number.
-        modno: Modno,
+        modno: ConfigModno,
     },
     /// A rule forbids it; nothing happened.
     Refused(Refused),
-    /// Shared repositories: all but these were taken.
+    /// The offer of shared repositories: all but these were taken.
     Taken {
-        /// How many are shared now.
+        /// How many of the offer are here now.
         taken: u32,
-        /// Those that were not.
+        /// Those that are not.
         refused: Vec<Refused>,
     },
 }
 
-/// Which rule forbids what.
+/// Which rule forbids it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The rule's name.
     pub rule: String,
-    /// What it forbids: `repo ID` or `plan ID`.
+    /// What it is about, such as `repository "nas"`; empty when that is no single thing.
     pub object: String,
-    /// What an operator can do about it.
-    pub next_step: String,
+    /// What is forbidden and what to do next, in a sentence.
+    pub reason: String,
 }

@@ -15,4 +15,4 @@ pub use effect::{
 };
 pub use hub::{Hub, HubConfig};
 pub use owner::{Owner, OwnerConfig};
-pub use sharing::{Kept, Look, Sharing, SharingInput, SharingOutput};
+pub use sharing::{Kept, Look, Offer, Sharing, SharingInput, SharingOutput};

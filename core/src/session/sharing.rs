@@ -8,10 +8,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::config::{Resources, SharedRepo, Shown};
+use crate::model::ConfigModno;
 use crate::protocol::limits::{
     ANSWERS_KEPT, OWN_SHOWN_A_MINUTE, OWN_WRITES_A_MINUTE, SHOWN_A_MINUTE, WRITES_A_MINUTE, WRITES_WAITING,
 };
-use crate::protocol::{Request, Resources, Share, Shown, Violation, Write, WriteKey, Written};
+use crate::protocol::{Request, Share, Violation, Write, WriteKey, Written};
 
 /// What the machine is told.
 #[derive(Debug)]
@@ -68,7 +70,16 @@ pub struct Look {
     /// What the operations that it may read name.
     pub resources: Option<Resources>,
     /// The repositories that are shared with it.
-    pub shared: Option<Write>,
+    pub offer: Option<Offer>,
+}
+
+/// The repositories that are shared with the peer now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// For the request that offers them, should they be new.
+    pub key: WriteKey,
+    /// All of them.
+    pub repos: Vec<SharedRepo>,
 }
 
 /// The machine.
@@ -76,10 +87,10 @@ pub struct Look {
 pub struct Sharing {
     look: Looking,
     looks: Pace,
-    /// What was shown last.
-    config: Option<Hash>,
-    resources: Option<Hash>,
-    shared: Option<Hash>,
+    /// What was shown and offered last.
+    config: Option<ConfigModno>,
+    resources: Option<Resources>,
+    shared: Option<Vec<SharedRepo>>,
 
     /// Requests of this side: the one that waits for its answer, and those behind it.
     asked: Option<WriteKey>,
@@ -104,8 +115,6 @@ enum Looking {
     /// Something changed since the look that is under way began.
     UnderWayAndDue,
 }
-
-type Hash = [u8; 32];
 
 impl Default for Sharing {
     fn default() -> Self {
@@ -216,27 +225,25 @@ impl Sharing {
             Looking::UnderWayAndDue | Looking::Due => Looking::Due,
             Looking::UnderWay | Looking::UpToDate => Looking::UpToDate,
         };
-        if let Some(shown) = look.config {
-            let hash = hash([shown.modno.get().to_le_bytes().as_slice(), &shown.document]);
-            if self.config.replace(hash) != Some(hash) {
-                out.push(SharingOutput::Send(Share::Config(shown)));
-            }
-        }
-        if let Some(resources) = look.resources {
-            let hash = names(&resources);
-            if self.resources.replace(hash) != Some(hash) {
-                out.push(SharingOutput::Send(Share::Resources(resources)));
-            }
-        }
-        if let Some(write) = look.shared
-            && let Request::Shared { repos } = &write.request
+        // The number says whether anything is different; the grants are the same for as long as the session lives.
+        if let Some(shown) = look.config
+            && self.config.replace(shown.modno()) != Some(shown.modno())
         {
-            let hash = hash([repos.as_slice()]);
-            if self.shared.replace(hash) != Some(hash) {
-                // What waits is out of date.
-                self.waiting.retain(|waiting| !matches!(waiting.request, Request::Shared { .. }));
-                self.waiting.push_back(write);
-            }
+            out.push(SharingOutput::Send(Share::Config(shown)));
+        }
+        if let Some(resources) = look.resources
+            && self.resources.as_ref() != Some(&resources)
+        {
+            self.resources = Some(resources.clone());
+            out.push(SharingOutput::Send(Share::Resources(resources)));
+        }
+        if let Some(offer) = look.offer
+            && self.shared.as_ref() != Some(&offer.repos)
+        {
+            self.shared = Some(offer.repos.clone());
+            // What waits is out of date.
+            self.waiting.retain(|waiting| !matches!(waiting.request, Request::Shared(_)));
+            self.waiting.push_back(Write { key: offer.key, request: Request::Shared(offer.repos) });
         }
     }
 
@@ -303,21 +310,4 @@ impl Pace {
     fn take(&mut self, now: Duration, message: &'static str, limit: u32) -> Result<(), Violation> {
         if self.try_take(now) { Ok(()) } else { Err(Violation::TooOften { message, limit }) }
     }
-}
-
-/// Of parts with their lengths, so that no two lists of them look alike.
-fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    *hasher.finalize().as_bytes()
-}
-
-fn names(resources: &Resources) -> Hash {
-    let repos = resources.repos.iter().flat_map(|repo| [repo.id.as_bytes(), repo.guid.as_bytes()]);
-    let plans = resources.plans.iter().map(String::as_bytes);
-    // Ids are never empty, so that this parts the two lists.
-    hash(repos.chain([b"".as_slice()]).chain(plans))
 }

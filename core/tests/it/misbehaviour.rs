@@ -3,11 +3,12 @@
 mod fuzz;
 mod matrix;
 
+use opmesh_core::config::Resources;
 use opmesh_core::model::{Modno, OpId, Position};
 use opmesh_core::protocol::limits::{CREDIT_WINDOW, MANIFESTS_IN_FLIGHT};
 use opmesh_core::protocol::{
-    Answer, Comparison, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome, Proposal, Resources,
-    Share, Verdict, Violation,
+    Answer, Comparison, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome, Proposal, Share, Verdict,
+    Violation,
 };
 use opmesh_core::replica::Rows;
 use opmesh_core::session::Finish;

@@ -2,26 +2,46 @@
 
 use std::time::Duration;
 
-use opmesh_core::model::Modno;
+use opmesh_core::config::{
+    Change, Guid, ListedPlan, RepoSettings, Resources, Retention, SharedRepo, Shown, Uri,
+};
+use opmesh_core::model::ConfigModno;
 use opmesh_core::protocol::limits::{
     ANSWERS_KEPT, OWN_SHOWN_A_MINUTE, SHOWN_A_MINUTE, WRITES_A_MINUTE, WRITES_WAITING,
 };
-use opmesh_core::protocol::{Outcome, Request, Resources, Share, Shown, Violation, Write, WriteKey, Written};
-use opmesh_core::session::{Kept, Look, Sharing, SharingInput, SharingOutput};
+use opmesh_core::protocol::{Outcome, Request, Share, Violation, Write, WriteKey, Written};
+use opmesh_core::session::{Kept, Look, Offer, Sharing, SharingInput, SharingOutput};
 
 const START: Duration = Duration::from_secs(100);
 
-fn shown(modno: u64, text: &str) -> Shown {
-    Shown { modno: Modno::new(modno).unwrap(), document: text.as_bytes().to_vec() }
+pub fn shown(modno: u64) -> Shown {
+    Shown::new(ConfigModno::new(modno).unwrap(), Vec::new(), Vec::new()).unwrap()
 }
 
 pub fn write(key: u8) -> Write {
-    let request = Request::Config { base: Modno::new(1).unwrap(), change: vec![key] };
-    Write { key: WriteKey([key; 16]), request }
+    let change = Change { delete_plans: vec![key.to_string()], ..Change::default() };
+    Write { key: WriteKey([key; 16]), request: Request::Config(change) }
 }
 
-fn shared(key: u8, repos: &str) -> Write {
-    Write { key: WriteKey([key; 16]), request: Request::Shared { repos: repos.as_bytes().to_vec() } }
+fn offer(key: u8, id: &str) -> Offer {
+    let settings = RepoSettings {
+        id: id.to_owned(),
+        uri: Uri::new("/srv/x"),
+        password: None,
+        env: Vec::new(),
+        flags: Vec::new(),
+        command_prefix: Vec::new(),
+        hooks: Vec::new(),
+        schedule: String::new(),
+        retention: Retention::default(),
+        shared: true,
+    };
+    Offer { key: WriteKey([key; 16]), repos: vec![SharedRepo { guid: Guid::from_bytes([1; 32]), settings }] }
+}
+
+fn offered(key: u8, id: &str) -> SharingOutput {
+    let Offer { key, repos } = offer(key, id);
+    SharingOutput::Send(Share::Write(Write { key, request: Request::Shared(repos) }))
 }
 
 pub fn written(key: u8, outcome: Outcome) -> Written {
@@ -104,11 +124,12 @@ fn only(out: Vec<SharingOutput>) -> Violation {
 #[test]
 fn what_is_shown_is_sent_once_and_again_when_it_changes() {
     let mut bench = Bench::new();
-    let look = |text: &str| Look { config: Some(shown(1, text)), ..Look::default() };
-    assert_eq!(bench.look(look("a")), [SharingOutput::Send(Share::Config(shown(1, "a")))]);
-    assert_eq!(bench.look(look("a")), []);
-    assert_eq!(bench.look(look("b")), [SharingOutput::Send(Share::Config(shown(1, "b")))]);
-    let named = Resources { repos: Vec::new(), plans: vec!["p".to_owned()] };
+    let look = |modno| Look { config: Some(shown(modno)), ..Look::default() };
+    assert_eq!(bench.look(look(1)), [SharingOutput::Send(Share::Config(shown(1)))]);
+    assert_eq!(bench.look(look(1)), []);
+    assert_eq!(bench.look(look(2)), [SharingOutput::Send(Share::Config(shown(2)))]);
+    let named =
+        Resources { repos: Vec::new(), plans: vec![ListedPlan { id: "p".to_owned(), repo: "r".to_owned() }] };
     let look = Look { resources: Some(named.clone()), ..Look::default() };
     assert_eq!(bench.look(look.clone()), [SharingOutput::Send(Share::Resources(named))]);
     assert_eq!(bench.look(look), []);
@@ -122,9 +143,9 @@ fn changes_while_a_look_is_under_way_lead_to_one_more_and_no_queue() {
     for _ in 0..100 {
         assert_eq!(bench.tell(SharingInput::Changed), []);
     }
-    let look = Look { config: Some(shown(1, "a")), ..Look::default() };
+    let look = Look { config: Some(shown(1)), ..Look::default() };
     let out = bench.tell(SharingInput::Looked(look));
-    assert_eq!(out, [SharingOutput::Send(Share::Config(shown(1, "a"))), SharingOutput::Look]);
+    assert_eq!(out, [SharingOutput::Send(Share::Config(shown(1))), SharingOutput::Look]);
     assert_eq!(bench.tell(SharingInput::Looked(Look::default())), []);
 }
 
@@ -137,7 +158,7 @@ fn an_honest_side_that_changes_all_the_time_keeps_clear_of_the_peers_limit() {
         (honest.now, peer.now) = (now, now);
         for output in honest.tell(SharingInput::Changed) {
             assert_eq!(output, SharingOutput::Look);
-            let look = Look { config: Some(shown(tenth, "x")), ..Look::default() };
+            let look = Look { config: Some(shown(tenth)), ..Look::default() };
             for output in honest.tell(SharingInput::Looked(look)) {
                 let SharingOutput::Send(share) = output else { panic!("{output:?}") };
                 let heard = peer.hear(share);
@@ -155,7 +176,7 @@ fn an_honest_side_that_changes_all_the_time_keeps_clear_of_the_peers_limit() {
 fn a_change_that_came_too_fast_is_shown_as_soon_as_it_may() {
     let mut bench = Bench::new();
     for modno in 0..u64::from(OWN_SHOWN_A_MINUTE) {
-        assert_eq!(bench.look(Look { config: Some(shown(modno, "x")), ..Look::default() }).len(), 1);
+        assert_eq!(bench.look(Look { config: Some(shown(modno)), ..Look::default() }).len(), 1);
     }
     assert_eq!(bench.tell(SharingInput::Changed), []);
     let due = bench.sharing.deadline();
@@ -168,7 +189,7 @@ fn a_change_that_came_too_fast_is_shown_as_soon_as_it_may() {
 #[test]
 fn a_repeated_key_gets_the_same_answer_and_has_no_second_effect() {
     let mut bench = Bench::new();
-    let answer = written(1, Outcome::Applied { modno: Modno::new(2).unwrap() });
+    let answer = written(1, Outcome::Applied { modno: ConfigModno::new(2).unwrap() });
     assert_eq!(bench.hear(Share::Write(write(1))), [SharingOutput::Judge(write(1))]);
     let said = [SharingOutput::Send(Share::Written(answer.clone()))];
     assert_eq!(bench.tell(SharingInput::Judged(answer)), said);
@@ -205,29 +226,29 @@ fn one_request_of_this_side_is_under_way_at_a_time_and_the_others_wait_in_order(
 #[test]
 fn shared_repositories_are_offered_again_only_when_they_change_and_never_out_of_date() {
     let mut bench = Bench::new();
-    let look = |key, repos: &str| Look { shared: Some(shared(key, repos)), ..Look::default() };
-    assert_eq!(bench.look(look(1, "a")), [SharingOutput::Send(Share::Write(shared(1, "a")))]);
+    let look = |key, id: &str| Look { offer: Some(offer(key, id)), ..Look::default() };
+    assert_eq!(bench.look(look(1, "a")), [offered(1, "a")]);
     assert_eq!(bench.look(look(2, "a")), []);
     assert_eq!(bench.look(look(3, "b")), [], "the first one is not answered yet");
     assert_eq!(bench.look(look(4, "c")), []);
     let answer = written(1, Outcome::Taken { taken: 1, refused: Vec::new() });
     let out = bench.hear(Share::Written(answer));
-    assert_eq!(out[1..], [SharingOutput::Send(Share::Write(shared(4, "c")))], "b was out of date");
+    assert_eq!(out[1..], [offered(4, "c")], "b was out of date");
 }
 
 #[test]
 fn a_peer_may_show_as_much_as_the_limit_allows_and_no_more() {
     let mut bench = Bench::new();
     for _ in 0..SHOWN_A_MINUTE {
-        let out = bench.hear(Share::Config(shown(1, "x")));
-        assert_eq!(out, [SharingOutput::Keep(Kept::Config(shown(1, "x")))]);
+        let out = bench.hear(Share::Config(shown(1)));
+        assert_eq!(out, [SharingOutput::Keep(Kept::Config(shown(1)))]);
         assert_eq!(bench.hear(Share::Resources(Resources::default())).len(), 1);
     }
-    let violation = only(bench.hear(Share::Config(shown(1, "x"))));
+    let violation = only(bench.hear(Share::Config(shown(1))));
     assert_eq!(violation, Violation::TooOften { message: "Config", limit: SHOWN_A_MINUTE });
     let mut later = Bench::new();
     for _ in 0..1_000 {
         later.now += Duration::from_mins(1) / SHOWN_A_MINUTE;
-        assert!(matches!(later.hear(Share::Config(shown(1, "x")))[..], [SharingOutput::Keep(_)]));
+        assert!(matches!(later.hear(Share::Config(shown(1)))[..], [SharingOutput::Keep(_)]));
     }
 }
