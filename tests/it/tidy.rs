@@ -14,7 +14,7 @@ const MODULES: [(&str, &str); 17] = [
     ("limits", ""),
     ("record", ""),
     ("config_doc", ""),
-    ("wire", ""),
+    ("wire", "config_doc"),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),
