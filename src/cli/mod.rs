@@ -4,6 +4,7 @@
 //! stands in `context` (which instance, and the way to it), `output`, `time`, `logging` and `error` (the one translation
 //! of failures to exit codes).
 
+mod admin;
 mod audit;
 mod completion;
 mod context;
@@ -105,6 +106,7 @@ enum Command {
     Pair(pair::Pair),
     Peer(peer::Peer),
     Key(key::Key),
+    Admin(admin::Admin),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -169,6 +171,7 @@ impl Command {
             Self::Pair(pair) => pair.execute(context).await,
             Self::Peer(peer) => peer.execute(context).await,
             Self::Key(key) => key.execute(context).await,
+            Self::Admin(admin) => admin.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

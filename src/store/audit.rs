@@ -52,6 +52,9 @@ kinds! {
     InstanceRenamed "instance_renamed" "a peer presented another instance id under the same key"
     ConflictAccepted "conflict_accepted" "an operator decided that the database which was refused is the right one"
     ConflictRefused "conflict_refused" "an operator decided that the database which was refused is the wrong one"
+    AdminTokenMade "admin_token_made" "a token of the admin listener was made; with its number, label and role"
+    AdminTokenRevoked "admin_token_revoked" "a token of the admin listener was revoked"
+    AdminRefused "admin_refused" "a call of the admin listener came without a valid token; at most ten records a minute"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
 }
 

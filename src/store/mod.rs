@@ -29,8 +29,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, audit as audit_rows, health, lists, own_log, pairing, peer_rows, peers,
-    session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing, peer_rows,
+    peers, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
@@ -42,8 +42,8 @@ pub use list::{
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewPeer, NewToken, Peer, PeerChange,
-    PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
+    AdminToken, Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewAdminToken, NewPeer, NewToken,
+    Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -348,6 +348,31 @@ impl Store {
     /// Makes a token useless.
     pub async fn cancel_token(&self, id: u64) -> Result<(), PeerError> {
         self.engine.write(Weight::ONE, move |tx| pairing::cancel_token(tx, id)).await
+    }
+
+    /// Remembers a token of the admin listener.
+    pub async fn add_admin_token(&self, token: NewAdminToken) -> Result<AdminToken, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::add(tx, token)).await
+    }
+
+    /// All tokens of the admin listener, oldest first; expired ones for a while.
+    pub async fn admin_tokens(&self) -> Result<Vec<AdminToken>, StoreError> {
+        self.engine.read(admin_tokens::list).await
+    }
+
+    /// The token of the admin listener with this hash, expired or not.
+    pub async fn find_admin_token(&self, hash: [u8; 32]) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.read(move |connection| admin_tokens::find(connection, &hash)).await
+    }
+
+    /// Remembers that a token of the admin listener was used.
+    pub async fn note_admin_token_used(&self, id: u64) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::note_used(tx, id)).await
+    }
+
+    /// Forgets a token of the admin listener; what it was, if it was there.
+    pub async fn revoke_admin_token(&self, id: u64) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::revoke(tx, id)).await
     }
 
     /// Writes an audit record for something that changes no row.

@@ -31,6 +31,7 @@ use super::ending::Ending;
 use super::event::SessionNews;
 use super::handshake::Visit;
 use super::link::{Link, OUTBOUND_FRAMES};
+use super::noise::Noise;
 use super::sessions::FailedDialer;
 use super::{Local, client, handshake, status};
 
@@ -69,7 +70,8 @@ pub(super) async fn accept(
             Ok(Visit::Inquiry) => link.close([], &stopped()).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
-                if !matches!(ending, Ending::Refused(_)) {
+                let is_logged = matches!(ending, Ending::Refused(_) | Ending::TooOften);
+                if !is_logged && local.doorman.noise.may_log(Noise::Handshake) {
                     tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
                 }
                 if let Ending::Handshake(fault) = &ending {
@@ -114,7 +116,8 @@ async fn run_hub(
                 Input::Close(EndReason::GrantsChanged)
             };
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
-            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch };
+            let ends = now.saturating_add(local.doorman.limits().session_age);
+            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
             Driver::new(local, peer, machine, link, registration, stop).run(first).await
         }
     };

@@ -9,6 +9,7 @@ mod encode;
 mod fault;
 mod handshake;
 mod inquiry;
+mod share;
 
 #[allow(
     warnings,

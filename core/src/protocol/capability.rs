@@ -4,17 +4,20 @@
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
+    /// Config, Resources, Write and Written.
+    Config,
     /// Inquiry and Findings.
     Inquiry,
 }
 
 impl Capability {
     /// All of them, ascending by name, as the handshake lists them.
-    pub const ALL: [Self; 1] = [Self::Inquiry];
+    pub const ALL: [Self; 2] = [Self::Config, Self::Inquiry];
 
     /// The name in the handshake.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Config => "config",
             Self::Inquiry => "inquiry",
         }
     }

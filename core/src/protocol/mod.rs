@@ -4,6 +4,7 @@ mod capability;
 mod inquiry;
 pub mod limits;
 mod message;
+mod share;
 mod violation;
 
 pub use capability::Capability;
@@ -12,4 +13,5 @@ pub use message::{
     Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
     State, Verdict,
 };
+pub use share::{Outcome, Refused, Request, Share, Write, WriteKey, Written};
 pub use violation::Violation;

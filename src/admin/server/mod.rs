@@ -1,6 +1,7 @@
 //! The handlers: one method for each call, over a node. They run in the daemon behind its socket, and in a command's
 //! own process when there is no daemon; they cannot tell the two apart.
 
+mod admin_tokens;
 mod apply;
 mod audit;
 mod diagnose;
@@ -194,6 +195,28 @@ impl Admin for Handlers {
 
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {
         Ok(Response::new(audit::verify(&self.node).await?))
+    }
+
+    async fn create_admin_token(
+        &self,
+        request: Request<pb::CreateAdminTokenRequest>,
+    ) -> Answer<pb::CreatedAdminToken> {
+        Ok(Response::new(admin_tokens::create(&self.node, request.into_inner()).await?))
+    }
+
+    type ListAdminTokensStream = Lines<pb::AdminToken>;
+    async fn list_admin_tokens(
+        &self,
+        _: Request<pb::ListAdminTokensRequest>,
+    ) -> Answer<Self::ListAdminTokensStream> {
+        Ok(stream(&self.node, admin_tokens::list))
+    }
+
+    async fn revoke_admin_token(
+        &self,
+        request: Request<pb::RevokeAdminTokenRequest>,
+    ) -> Answer<pb::AdminToken> {
+        Ok(Response::new(admin_tokens::revoke(&self.node, &request.into_inner().id).await?))
     }
 
     type DiagnoseStream = Lines<pb::Check>;

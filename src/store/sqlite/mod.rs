@@ -1,5 +1,6 @@
 //! The store on SQLite: one writing thread, a few reading ones, and the way from async callers to them.
 
+pub(super) mod admin_tokens;
 pub(super) mod audit;
 mod connection;
 mod copy;
