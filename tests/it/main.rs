@@ -18,6 +18,7 @@ mod cli_ops;
 mod cli_peers;
 mod cli_serve;
 mod contract;
+mod doctor;
 mod federation;
 mod fleet;
 mod intake;
