@@ -173,6 +173,12 @@ calls! {
     begin_run(BeginRunRequest) -> BegunRun;
     /// Records the result of a run, once per key.
     finish_run(FinishRunRequest) -> FinishedRun;
+    /// Calls this instance something else.
+    rename_key(RenameKeyRequest) -> Identity;
+    /// Copies the store.
+    backup_store(BackupStoreRequest) -> Backup;
+    /// Deletes what is kept of a host.
+    forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }

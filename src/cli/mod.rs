@@ -23,6 +23,7 @@ mod recorder;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod time;
 mod version;
 
@@ -103,6 +104,7 @@ enum Command {
     Pair(pair::Pair),
     Peer(peer::Peer),
     Key(key::Key),
+    Store(store::Store),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -166,6 +168,7 @@ impl Command {
             Self::Pair(pair) => pair.execute(context).await,
             Self::Peer(peer) => peer.execute(context).await,
             Self::Key(key) => key.execute(context).await,
+            Self::Store(store) => store.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

@@ -3,6 +3,7 @@
 //! [`Node`] is what the faces work on. A command without a daemon opens one for a moment; a daemon keeps it open and
 //! starts the network on it. This is the one place that knows how the parts fit.
 
+mod forget;
 mod hear;
 mod init;
 mod live;
@@ -11,7 +12,7 @@ mod network;
 mod serve_file;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -25,9 +26,9 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
 use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
-use crate::transport::{EVENT_QUEUE, Local, SessionEvent, Sessions};
+use crate::transport::{EVENT_QUEUE, Local, Me, SessionEvent, Sessions};
 
-pub use init::{InitError, Initialized, init, is_initialized};
+pub use init::{InitError, Initialized, Sources, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
@@ -99,8 +100,9 @@ impl Node {
         let instance = name(&store).await?;
         let (events, hear) = mpsc::channel(EVENT_QUEUE);
         let process = process_nonce()?;
+        let me = Me { identity: Arc::new(identity), instance };
         let local =
-            Local { identity, instance, process, store, clock, sessions: Sessions::default(), events };
+            Local { me: RwLock::new(me), process, store, clock, sessions: Sessions::default(), events };
         let inner = Inner {
             places,
             local: Arc::new(local),
@@ -131,13 +133,20 @@ impl Node {
     }
 
     /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.local.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.inner.local.me().identity
     }
 
     /// What it calls itself.
-    pub fn instance(&self) -> &InstanceId {
-        &self.inner.local.instance
+    pub fn instance(&self) -> InstanceId {
+        self.inner.local.me().instance
+    }
+
+    /// Calls it something else; its peers learn it in their next session.
+    pub async fn rename(&self, instance: InstanceId) -> Result<(), StoreError> {
+        self.store().set_instance(instance.clone()).await?;
+        self.inner.local.rename(instance);
+        Ok(())
     }
 
     /// What it keeps.

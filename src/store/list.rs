@@ -233,6 +233,17 @@ pub enum Change {
     Deleted,
 }
 
+/// What was deleted with an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What it was called.
+    pub name: String,
+    /// Live operations.
+    pub operations: u64,
+    /// Parked ones.
+    pub parked: u64,
+}
+
 /// The store itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreFacts {

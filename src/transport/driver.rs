@@ -92,6 +92,8 @@ pub(super) struct Driver {
 
     closing: bool,
     finish: Option<Finish>,
+    /// Operations that travelled in this session, in frames of either kind.
+    carried: usize,
 }
 
 /// What the one `select!` found.
@@ -133,6 +135,7 @@ impl Driver {
             commits: VecDeque::new(),
             closing: false,
             finish: None,
+            carried: 0,
         }
     }
 
@@ -150,6 +153,7 @@ impl Driver {
             }
         };
         self.local.store.note_seen(&self.peer);
+        tracing::debug!(operations = self.carried, "so many operations travelled in this session");
         (ending, self.outgoing, self.link)
     }
 
@@ -211,6 +215,7 @@ impl Driver {
                 return Err(Ending::Rivals);
             }
         }
+        self.carried += operations(&message);
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
@@ -277,6 +282,7 @@ impl Driver {
         if message == Message::Heartbeat && !self.outgoing.is_empty() {
             return;
         }
+        self.carried += operations(&message);
         let frame = wire::encode(message);
         match self.slot.take() {
             Some(slot) if self.outgoing.is_empty() => drop(slot.send(Ok(frame))),
@@ -356,6 +362,23 @@ impl Wish {
                 Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
             })
         })
+    }
+}
+
+/// How many operations a frame carries.
+fn operations(message: &Message) -> usize {
+    match message {
+        Message::Ops(ops) => ops.operations.len(),
+        Message::Answer(answer) => answer.operations.len(),
+        Message::State(_)
+        | Message::Verdict(_)
+        | Message::Matchpoint(_)
+        | Message::Manifest(_)
+        | Message::Need(_)
+        | Message::Mark(_)
+        | Message::Ack(_)
+        | Message::Heartbeat
+        | Message::End(_) => 0,
     }
 }
 

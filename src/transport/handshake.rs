@@ -21,15 +21,16 @@ pub(super) async fn accept(
     link: &mut Link,
     info: &ConnectionInfo,
 ) -> Result<Established, Ending> {
+    let me = local.me();
     let awaiting_hello = Acceptor::start(AcceptorConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
     let hello = wire::hello(link.receive().await?)?;
     let (signing, message) = awaiting_hello.hello(hello, random()?, random()?)?;
-    let (awaiting_proof, challenge) = signing.signed(local.identity.sign(&message));
+    let (awaiting_proof, challenge) = signing.signed(me.identity.sign(&message));
     link.send(challenge.into()).await?;
 
     let proof = wire::proof(link.receive().await?)?;
@@ -58,9 +59,10 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
+    let me = local.me();
     let config = DialerConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
@@ -75,7 +77,7 @@ pub(super) async fn dial(
     info.gate.authenticated();
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
-    let identity_signature = local.identity.sign(&request.identity);
+    let identity_signature = me.identity.sign(&request.identity);
     let (awaiting_accepted, proof) = signing.signed(identity_signature, token_signature);
     link.send(proof.into()).await?;
 

@@ -36,7 +36,9 @@ impl Doors {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let places = Places::within(&folder.path().join("data"));
-        node::init(&places, Some("hub".parse().unwrap()), None, Clock::system()).await.unwrap();
+        node::init(&places, Some("hub".parse().unwrap()), node::Sources::default(), Clock::system())
+            .await
+            .unwrap();
         let socket = folder.path().join("admin.sock");
         let options = ServeOptions { places, config, listen: Vec::new(), admin_socket: Some(socket.clone()) };
         let daemon = Daemon::start(options, Clock::system()).await.unwrap();
