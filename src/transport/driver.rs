@@ -391,6 +391,7 @@ fn operations(message: &Message) -> usize {
         | Message::Need(_)
         | Message::Mark(_)
         | Message::Ack(_)
+        | Message::Share(_)
         | Message::Heartbeat
         | Message::End(_) => 0,
     }

@@ -10,6 +10,7 @@ use opmesh_core::handshake::{
     Established, Proof,
 };
 use opmesh_core::model::PublicKey;
+use opmesh_core::protocol::Capability;
 
 use crate::store::Authorization;
 use crate::wire;
@@ -35,6 +36,7 @@ pub(super) async fn accept(
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: me.identity.public_key(),
         instance: me.instance.clone(),
+        capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
@@ -108,6 +110,7 @@ pub(super) async fn dial(
     let config = DialerConfig {
         me: me.identity.public_key(),
         instance: me.instance.clone(),
+        capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),

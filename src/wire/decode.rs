@@ -9,7 +9,7 @@ use opmesh_core::permission::Scopes;
 use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS, MANIFEST_ENTRIES};
 use opmesh_core::protocol::{
     Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    State, Verdict,
+    Share, State, Verdict,
 };
 
 use super::fault::WireFault;
@@ -39,6 +39,10 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Ops(ops) => Message::Ops(ops.try_into()?),
         Body::Mark(mark) => Message::Mark(mark.try_into()?),
         Body::Ack(ack) => Message::Ack(ack.try_into()?),
+        Body::Config(shown) => Message::Share(Share::Config(shown.try_into()?)),
+        Body::Resources(resources) => Message::Share(Share::Resources(resources.try_into()?)),
+        Body::Write(write) => Message::Share(Share::Write(write.try_into()?)),
+        Body::Written(written) => Message::Share(Share::Written(written.try_into()?)),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
         Body::Hello(_) | Body::Challenge(_) | Body::Proof(_) | Body::Accepted(_) | Body::Confirm(_) => {
@@ -64,6 +68,10 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Ops(_) => "Ops",
         Body::Mark(_) => "Mark",
         Body::Ack(_) => "Ack",
+        Body::Config(_) => "Config",
+        Body::Resources(_) => "Resources",
+        Body::Write(_) => "Write",
+        Body::Written(_) => "Written",
         Body::Heartbeat(_) => "Heartbeat",
         Body::End(_) => "End",
     }
@@ -312,14 +320,14 @@ pub(super) fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result
 }
 
 /// A bare number: whatever has no type of its own still fits a signed 64-bit integer.
-fn number(what: &'static str, value: u64) -> Result<u64, WireFault> {
+pub(super) fn number(what: &'static str, value: u64) -> Result<u64, WireFault> {
     if value > OpId::END {
         return Err(NumberFault { what, value, min: 0, max: OpId::END }.into());
     }
     Ok(value)
 }
 
-fn all<P, T: TryFrom<P, Error = WireFault>>(parts: Vec<P>) -> Result<Vec<T>, WireFault> {
+pub(super) fn all<P, T: TryFrom<P, Error = WireFault>>(parts: Vec<P>) -> Result<Vec<T>, WireFault> {
     parts.into_iter().map(T::try_from).collect()
 }
 
@@ -330,7 +338,7 @@ fn ids(message: &'static str, field: &'static str, bytes: &[u8], hi: u64) -> Res
     Ok(ids)
 }
 
-fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), WireFault> {
+pub(super) fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), WireFault> {
     if count > limit { Err(WireFault::TooMany { what, count, limit }) } else { Ok(()) }
 }
 

@@ -115,6 +115,12 @@ pub enum WireFault {
         /// Which one is empty.
         field: &'static str,
     },
+    /// Texts out of order, or the same twice.
+    #[error("{what} are not in ascending order")]
+    TextOrder {
+        /// What is ordered.
+        what: &'static str,
+    },
     /// A scope list that cannot be read.
     #[error("{field} {text:?}: {reason}")]
     Scopes {

@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod fault;
 mod handshake;
+mod share;
 
 #[allow(
     warnings,

@@ -7,8 +7,9 @@ use opmesh_core::model::{
 use opmesh_core::permission::Scopes;
 use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS};
 use opmesh_core::protocol::{
-    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    State, Verdict,
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, NamedRepo, Need,
+    Ops, Outcome, Proposal, Refused, Request, Resources, Share, Shown, State, Verdict, Write, WriteKey,
+    Written,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -55,6 +56,37 @@ fn operations(ids: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<Oper
             })
             .collect()
     })
+}
+
+fn refusal() -> impl Strategy<Value = Refused> {
+    let text = || ".{0,20}";
+    (text(), text(), text()).prop_map(|(rule, object, next_step)| Refused { rule, object, next_step })
+}
+
+fn share() -> impl Strategy<Value = Share> {
+    let modno = || number().prop_map(|modno| Modno::new(modno).unwrap());
+    let bytes = || vec(any::<u8>(), 0..20);
+    let key = || any::<[u8; 16]>().prop_map(WriteKey);
+    let request = prop_oneof![
+        (modno(), bytes()).prop_map(|(base, change)| Request::Config { base, change }),
+        bytes().prop_map(|repos| Request::Shared { repos }),
+    ];
+    let outcome = prop_oneof![
+        modno().prop_map(|modno| Outcome::Applied { modno }),
+        Just(Outcome::Unchanged),
+        modno().prop_map(|modno| Outcome::Stale { modno }),
+        refusal().prop_map(Outcome::Refused),
+        (any::<u32>(), vec(refusal(), 0..4)).prop_map(|(taken, refused)| Outcome::Taken { taken, refused }),
+    ];
+    prop_oneof![
+        (modno(), bytes()).prop_map(|(modno, document)| Share::Config(Shown { modno, document })),
+        (btree_map(".{1,9}", ".{1,9}", 0..4), btree_set(".{1,9}", 0..4)).prop_map(|(repos, plans)| {
+            let repos = repos.into_iter().map(|(id, guid)| NamedRepo { id, guid }).collect();
+            Share::Resources(Resources { repos, plans: plans.into_iter().collect() })
+        }),
+        (key(), request).prop_map(|(key, request)| Share::Write(Write { key, request })),
+        (key(), outcome).prop_map(|(key, outcome)| Share::Written(Written { key, outcome })),
+    ]
 }
 
 fn ops() -> impl Strategy<Value = Message> {
@@ -140,6 +172,7 @@ fn message() -> impl Strategy<Value = Message> {
         (position(), set()).prop_map(|(position, set)| Message::Mark(Mark { position, set })),
         (position(), number(), number(), proptest::option::of(mark_answer))
             .prop_map(|(cursor, credit, settled, mark)| Message::Ack(Ack { cursor, credit, settled, mark })),
+        share().prop_map(Message::Share),
         Just(Message::Heartbeat),
         prop::sample::select(vec![
             EndReason::Shutdown,
@@ -253,7 +286,7 @@ fn a_fork_takes_less_than_1200_bytes() {
 #[test]
 fn a_frame_without_a_known_body_is_refused() {
     assert_eq!(decode(Frame { body: None }), Err(WireFault::UnknownBody));
-    let unknown = Frame::decode([0x9a, 0x01, 0x00].as_slice()).unwrap(); // field 19: a later version's
+    let unknown = Frame::decode([0xa2, 0x06, 0x00].as_slice()).unwrap(); // field 100: a later version's
     assert_eq!(decode(unknown), Err(WireFault::UnknownBody));
 }
 
@@ -400,4 +433,33 @@ fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
     let versions = body.versions.len();
     assert!(hello(fits).is_ok());
     assert!(matches!(hello(hello_of(versions + 1)), Err(WireFault::TooLarge { .. })));
+}
+
+#[test]
+fn requests_and_names_that_are_none_are_refused() {
+    let repo = |id: &str| pb::NamedRepo { id: id.to_owned(), guid: "g".to_owned() };
+    let resources = |repos, plans: &[&str]| {
+        Body::Resources(pb::Resources { repos, plans: plans.iter().map(ToString::to_string).collect() })
+    };
+    let long = "x".repeat(super::share::TEXT_BYTES + 1);
+    let many = vec![pb::Refused::default(); super::share::REFUSALS + 1];
+    let taken = pb::written::Result::Taken(pb::Taken { taken: 0, refused: many });
+    let names = (0..=super::share::RESOURCES).map(|n| format!("{n:06}")).collect();
+    for (body, said) in [
+        (Body::Write(pb::Write { key: vec![1; 15], request: None }), "write.key has 15 bytes"),
+        (Body::Write(pb::Write { key: vec![1; 16], request: None }), "write.request is missing"),
+        (Body::Written(pb::Written { key: vec![1; 17], result: None }), "written.key has 17 bytes"),
+        (Body::Written(pb::Written { key: vec![1; 16], result: None }), "written.result is missing"),
+        (Body::Written(pb::Written { key: vec![1; 16], result: Some(taken) }), "exceed the limit of 1024"),
+        (Body::Config(pb::Config { modno: u64::MAX, document: Vec::new() }), "is outside"),
+        (resources(vec![repo("b"), repo("a")], &[]), "repositories are not in ascending order"),
+        (resources(vec![repo("a"), repo("a")], &[]), "repositories are not in ascending order"),
+        (resources(vec![repo("")], &[]), "repository is missing"),
+        (resources(vec![], &["b", "a"]), "plans are not in ascending order"),
+        (resources(vec![], &[&long]), "plan of 4097 bytes"),
+        (Body::Resources(pb::Resources { repos: vec![], plans: names }), "exceed the limit of 16384"),
+    ] {
+        let fault = refused(body).to_string();
+        assert!(fault.contains(said), "{fault}: {said}");
+    }
 }

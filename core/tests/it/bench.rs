@@ -9,8 +9,8 @@ use opmesh_core::model::{
 };
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::protocol::{
-    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    State, Verdict,
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome,
+    Proposal, Resources, Share, Shown, State, Verdict,
 };
 use opmesh_core::replica::{Committed, Transaction};
 use opmesh_core::session::{
@@ -324,6 +324,10 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("Ops", ops(Position::ZERO, nowhere(), vec![])),
         ("Mark", mark(nowhere())),
         ("Ack", ack(8, 0, None)),
+        ("Config", Message::Share(Share::Config(Shown { modno: Modno::ZERO, document: vec![] }))),
+        ("Resources", Message::Share(Share::Resources(Resources::default()))),
+        ("Write", Message::Share(Share::Write(crate::sharing::write(1)))),
+        ("Written", Message::Share(Share::Written(crate::sharing::written(1, Outcome::Unchanged)))),
         ("Heartbeat", Message::Heartbeat),
         ("End", Message::End(EndReason::Shutdown)),
     ]

@@ -15,4 +15,5 @@ mod random;
 mod scenarios;
 mod schedules;
 mod seen;
+mod sharing;
 mod world;
