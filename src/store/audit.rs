@@ -56,6 +56,11 @@ kinds! {
     AdminTokenRevoked "admin_token_revoked" "a token of the admin listener was revoked"
     AdminRefused "admin_refused" "a call of the admin listener came without a valid token; at most ten records a minute"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
+    OwnInstanceRenamed "own_instance_renamed" "this instance has another instance id; its peers learn it in their next session"
+    HostForgetBegun "host_forget_begun" "an operator ordered that everything kept of a host be deleted"
+    HostForgotten "host_forgotten" "everything kept of a host is deleted; with the counts"
+    StoreBackedUp "store_backed_up" "a copy of the whole store was written; with its path"
+    StoreRestored "store_restored" "this store was made from a backup; its pairing tokens are void"
 }
 
 /// Something that bears on security, to be written down.
