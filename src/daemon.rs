@@ -137,6 +137,7 @@ async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure
         web: None,
         admin_socket: path.display().to_string(),
     };
+    node.store().note_started(env!("CARGO_PKG_VERSION")).await?;
     node.set_serving(serving.clone());
     socket.serve(node);
     serving.write(&places.serve_file())?;

@@ -11,7 +11,7 @@ use super::lock::{DataLock, LOCK_WAIT, LockError};
 use crate::clock::Clock;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
-use crate::store::{Store, StoreError};
+use crate::store::{AuditEvent, AuditKind, Store, StoreError};
 
 /// What may lie in a folder that becomes a data directory.
 const HARMLESS: [&str; 3] = ["opmesh.toml", "lock", "spool"];
@@ -91,19 +91,21 @@ pub async fn init(
     if is_initialized(places) {
         return Err(initialized());
     }
-    let identity = match import {
+    let (identity, origin) = match import {
         Some(from) => {
             let imported = Identity::load(from)?;
             imported.store(&places.key())?;
-            imported
+            (imported, "the key was imported")
         }
-        None if places.key().exists() => Identity::load(&places.key())?,
-        None => Identity::create(&places.key())?,
+        None if places.key().exists() => (Identity::load(&places.key())?, "the key was there already"),
+        None => (Identity::create(&places.key())?, "the key is new"),
     };
     let (path, own) = (places.store(), identity.public_key());
     let creating = tokio::task::spawn_blocking(move || Store::create(&path, own, clock));
     let store = creating.await.unwrap_or(Err(StoreError::Closed))?;
     store.set_instance(instance.clone()).await?;
+    let detail = format!("{instance}, {}; {origin}", identity.key_id());
+    store.note_audit(AuditEvent { event: AuditKind::Initialized, peer: None, detail }).await?;
     store.close().await;
     Ok(Initialized { key_id: identity.key_id(), instance })
 }

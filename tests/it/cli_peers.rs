@@ -92,7 +92,9 @@ fn a_blocked_peer_says_why_and_every_step_is_audited() {
 
     let audit = lab.json("alpha", &["audit"]);
     let records = audit.as_array().unwrap();
-    assert!(records.len() >= 4 && records.iter().all(|record| record["key_id"] == json!(key)), "{audit:#}");
+    assert_eq!(records[0]["event"], json!("initialized"));
+    let about = records[1..].iter().all(|record| record["key_id"] == json!(key));
+    assert!(records.len() >= 5 && about, "{audit:#}");
     assert_eq!(keys(&records[0]).join(" "), "id at_unix_ms event key_id detail chain");
     assert_eq!(lab.json("alpha", &["audit", "--verify"])["equal"], json!(true));
 }

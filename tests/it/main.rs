@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;

@@ -1,7 +1,9 @@
 //! The store on SQLite: one writing thread, a few reading ones, and the way from async callers to them.
 
 pub(super) mod audit;
+pub(super) mod audit_files;
 mod connection;
+pub(super) mod events;
 pub(super) mod lists;
 mod memory;
 mod notes;
@@ -11,11 +13,11 @@ pub(super) mod peer_rows;
 pub(super) mod peers;
 mod queue;
 mod reader;
+mod refusals;
 mod replica_row;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
-mod strangers;
 mod tx;
 mod value;
 pub(super) mod verify;
@@ -32,9 +34,10 @@ use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{AuditVerdict, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
 use crate::clock::Clock;
 
+use audit_files::AuditFiles;
 use memory::Memory;
 use notes::Notes;
 use queue::{Consumer, Queue};
@@ -90,6 +93,7 @@ impl fmt::Debug for Engine {
 /// Makes the file of a new store.
 pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), StoreError> {
     connection::create_file(path)?;
+    audit_files::forget(path).map_err(|error| connection::unusable(path, error))?;
     let connection = connection::writer(path)?;
     let fill = || {
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -127,8 +131,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreEr
             own: options.own.key_id(),
         });
     }
+    let files = AuditFiles::open(path, &connection, options.clock.monotonic())?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-    start(path, options.clock, connection, memory, readers).map_err(|error| connection::unusable(path, error))
+    start(path, options.clock, connection, memory, files, readers)
+        .map_err(|error| connection::unusable(path, error))
 }
 
 fn start(
@@ -136,6 +142,7 @@ fn start(
     clock: Clock,
     connection: Connection,
     memory: Memory,
+    files: AuditFiles,
     readers: Vec<Connection>,
 ) -> std::io::Result<Engine> {
     let (orders, consumer) = queue::bounded(WRITER_QUEUE);
@@ -159,6 +166,7 @@ fn start(
         notes: Arc::clone(&notes),
         clock,
         notes_written: clock.monotonic(),
+        files,
     };
     let mut threads = vec![thread("store-writer", move || writer.run())?];
     for connection in readers {
@@ -288,6 +296,14 @@ impl Engine {
     /// Reads or changes the lazy notes.
     pub(super) fn with_notes<T>(&self, work: impl FnOnce(&mut Notes) -> T) -> T {
         work(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Recomputes the audit log. The file beside the database is read first: it is never newer than what follows.
+    pub(super) async fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
+        let path = self.path.clone();
+        let reading = tokio::task::spawn_blocking(move || audit_files::read_head(&path));
+        let beside = reading.await.map_err(|_| StoreError::Closed)?;
+        self.read(move |connection| audit::verify(connection, beside.as_ref())).await
     }
 
     pub(super) async fn facts(&self) -> Result<StoreFacts, StoreError> {

@@ -15,7 +15,7 @@ pub(super) const SCHEMA: i64 = 2;
 pub(super) const OWN: i64 = 1;
 
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
-const SECOND: [&str; 0] = [];
+const SECOND: [&str; 2] = [super::audit::AUDIT_HEAD, super::pairing::TOKEN_EXPIRY];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
