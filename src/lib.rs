@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod identity;
 pub mod intake;
+pub mod limits;
 pub mod node;
 pub mod pairing;
 pub mod places;

@@ -27,6 +27,7 @@ impl From<StoreError> for Failure {
             | StoreError::NotAStore { .. }
             | StoreError::Unusable { .. }
             | StoreError::DiskFull { .. }
+            | StoreError::NotCopied { .. }
             | StoreError::BadValue { .. }
             | StoreError::Engine { .. } => Reason::Store,
         };

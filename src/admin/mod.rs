@@ -14,6 +14,7 @@ mod socket;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};
+pub use guard::{Role, role_of};
 pub use reach::{Reached, daemon, reach};
 pub use socket::{MAX_SOCKET_PATH_BYTES, Socket, SocketError};
 

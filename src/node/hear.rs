@@ -128,6 +128,7 @@ impl Seat {
             | Ending::Wire(_)
             | Ending::Handshake(_)
             | Ending::HandshakeTimeout
+            | Ending::TooOften
             | Ending::NotReading
             | Ending::Interrupted(_)
             | Ending::HubError { .. }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use opmesh_core::model::{
-    Columns, FlowId, Incarnation, InstanceId, KeyId, Kind, Modno, OpId, Position, PublicKey, Record, Scope,
-    SetDigest, Status, UnixMs,
+    Columns, FlowId, Incarnation, InstanceId, KeyId, Kind, Modno, OpId, Position, Record, Scope, SetDigest,
+    Status, UnixMs,
 };
 use opmesh_core::replica::ParkReason;
 
@@ -243,7 +243,7 @@ pub struct StoreFacts {
     /// The file.
     pub path: std::path::PathBuf,
     /// Whose it is.
-    pub own: PublicKey,
+    pub own: KeyId,
     /// The name that the owner gave itself, once it is known.
     pub instance: Option<InstanceId>,
     /// This life of the own log.

@@ -13,7 +13,7 @@ mod peer;
 mod sqlite;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -115,6 +115,12 @@ impl Store {
     /// Performs what was handed in, then closes; later calls get [`StoreError::Closed`].
     pub async fn close(&self) {
         self.engine.close().await;
+    }
+
+    /// Writes a copy of everything, as it is at one moment, to a file that does not exist yet. Writers do not wait
+    /// for it.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        self.engine.backup(to).await
     }
 
     /// The store itself.

@@ -16,7 +16,7 @@ use tonic::transport::{Channel as HttpChannel, Endpoint};
 use tower::service_fn;
 
 use super::address::{Channel, HubUrl};
-use super::connection::{Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
 use super::server::http2;
 use super::tls::{self, OtherKey, TlsError};
 
@@ -100,7 +100,7 @@ async fn reach(url: &HubUrl) -> Result<TcpStream, DialError> {
         Ok(connected) => connected.map_err(|error| unreachable_at(url, &error))?,
         Err(_) => return Err(unreachable_at(url, &io::ErrorKind::TimedOut.into())),
     };
-    socket.set_nodelay(true).map_err(|error| unreachable_at(url, &error))?;
+    connection::prepare(&socket).map_err(|error| unreachable_at(url, &error))?;
     Ok(socket)
 }
 

@@ -34,10 +34,21 @@ const _: () = assert!(
     "a handshake of the largest messages fits"
 );
 
+/// How long what we sent may stay unacknowledged by the peer's system, or its window closed, before the connection is
+/// given up.
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A socket as every connection needs it: small frames go at once, and a peer that is gone is noticed.
+pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis)?)
+}
+
 /// What a connection has come to; shared by the connection and the session that runs over it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// The peer has proved who it is, or will not any more.
+    /// The handshake is over, one way or the other.
     settled: CancellationToken,
     over: CancellationToken,
     known: AtomicBool,
@@ -64,10 +75,14 @@ impl Gate {
     /// The peer has proved who it is.
     pub(super) fn authenticated(&self) {
         self.known.store(true, Ordering::Relaxed);
-        self.settled.cancel();
-        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             admitted.known();
         }
+    }
+
+    /// The handshake is complete: time does not matter any more.
+    pub(super) fn established(&self) {
+        self.settled.cancel();
     }
 
     /// The session has ended; so does the connection, soon.
@@ -78,8 +93,13 @@ impl Gate {
 
     /// Returns when the connection must go.
     async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
-        if tokio::time::timeout(handshake, self.settled.cancelled()).await.is_err() {
-            return Closed::Unauthenticated;
+        let leave =
+            self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Admitted::leave);
+        let leave = leave.unwrap_or_default();
+        match leave.run_until_cancelled(tokio::time::timeout(handshake, self.settled.cancelled())).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Closed::TooSlow,
+            None => return Closed::MadeRoom,
         }
         self.over.cancelled().await;
         tokio::time::sleep(LINGER).await;
@@ -97,8 +117,10 @@ pub(super) enum Stream {
 /// Why the gate closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Closed {
-    #[error("the peer did not prove in time who it is")]
-    Unauthenticated,
+    #[error("the handshake was not finished in time")]
+    TooSlow,
+    #[error("too many connections have not proved who they are, and this one had to make room")]
+    MadeRoom,
     #[error("the peer sent more than {BYTES_BEFORE_AUTHENTICATION} bytes before it had proved who it is")]
     TooMuch,
     #[error("the session is over")]
@@ -273,7 +295,7 @@ mod tests {
         let (near, _far) = tokio::io::duplex(64);
         let mut gated = Gated::new(near, Gate::new(None), SOON);
         let error = gated.read_u8().await.unwrap_err();
-        assert_eq!(error.to_string(), Closed::Unauthenticated.to_string());
+        assert_eq!(error.to_string(), Closed::TooSlow.to_string());
         assert!(gated.write_all(b"x").await.is_err());
     }
 
@@ -293,6 +315,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(4 * BYTES_BEFORE_AUTHENTICATION);
         let gate = Gate::new(None);
         gate.authenticated();
+        gate.established();
         let mut gated = Gated::new(near, gate, Duration::ZERO);
         far.write_all(&vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
         gated.read_exact(&mut vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();

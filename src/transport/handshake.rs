@@ -3,7 +3,12 @@
 //! `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
 //! says who is let in. The driver bounds the time.
 
-use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
+use std::time::Duration;
+
+use opmesh_core::handshake::{
+    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, Dialer, DialerConfig,
+    Established, Proof,
+};
 use opmesh_core::model::PublicKey;
 
 use crate::store::Authorization;
@@ -13,7 +18,12 @@ use super::Local;
 use super::connection::ConnectionInfo;
 use super::ending::Ending;
 use super::link::Link;
+use super::noise::Noise;
 use super::session::Target;
+
+/// How long after its Proof a dialer that is not let in hears so. Longer than looking everything up and writing it
+/// down takes, so that the time tells no more than the answer.
+const REFUSAL_AFTER: Duration = Duration::from_millis(50);
 
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
 pub(super) async fn accept(
@@ -33,21 +43,56 @@ pub(super) async fn accept(
     link.send(challenge.into()).await?;
 
     let proof = wire::proof(link.receive().await?)?;
-    let (authorizing, claim) = awaiting_proof.proof(proof)?;
-    let peer = claim.key.key_id();
-    let (grants, accepted) = match local.store.authorize(claim).await? {
-        Authorization::Granted { grants, accepted, .. } => (grants, accepted),
-        Authorization::Refused(refusal) => {
-            tracing::warn!(%peer, address = %info.address, reason = refusal.advice(), "a dialer was refused");
-            return Err(Ending::Refused(refusal));
+    let heard = local.clock.monotonic();
+    let (awaiting_confirm, accepted) = match judge(local, info, awaiting_proof, proof).await {
+        Ok(let_in) => let_in,
+        Err(ending) => {
+            // Whatever was wrong, the answer takes as long.
+            let spent = local.clock.monotonic().saturating_sub(heard);
+            tokio::time::sleep(REFUSAL_AFTER.saturating_sub(spent)).await;
+            return Err(ending);
         }
     };
     info.gate.authenticated();
-    let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
     link.send(accepted.into()).await?;
 
     let confirm = wire::confirm(link.receive().await?)?;
-    Ok(awaiting_confirm.confirm(confirm)?)
+    let established = awaiting_confirm.confirm(confirm)?;
+    info.gate.established();
+    Ok(established)
+}
+
+/// Whether the dialer holds the keys that it presents, and is let in.
+async fn judge(
+    local: &Local,
+    info: &ConnectionInfo,
+    awaiting_proof: AcceptorAwaitingProof,
+    proof: Proof,
+) -> Result<(AcceptorAwaitingConfirm, Accepted), Ending> {
+    let (authorizing, claim) = awaiting_proof.proof(proof)?;
+    let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
+    let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
+    if !is_listed {
+        let now = local.clock.monotonic();
+        let Ok(wait) = doorman.attempt(peer, address.ip(), claim.token.is_some(), now) else {
+            if doorman.noise.may_log(Noise::TooOften) {
+                tracing::warn!(%peer, %address, "a dialer that is not let in asks too often");
+            }
+            return Err(Ending::TooOften);
+        };
+        tokio::time::sleep(wait).await;
+    }
+    match local.store.authorize(claim).await? {
+        Authorization::Granted { grants, accepted, .. } => {
+            Ok(authorizing.authorized(grants.to_strings(), accepted))
+        }
+        Authorization::Refused(refusal) => {
+            if doorman.noise.may_log(Noise::Refused) {
+                tracing::warn!(%peer, %address, reason = refusal.advice(), "a dialer was refused");
+            }
+            Err(Ending::Refused(refusal))
+        }
+    }
 }
 
 /// Proves to a hub who we are, once it has proved who it is.
@@ -82,6 +127,7 @@ pub(super) async fn dial(
     let accepted = wire::accepted(link.receive().await?)?;
     let (established, confirm) = awaiting_accepted.accepted(accepted)?;
     link.send(confirm.into()).await?;
+    info.gate.established();
     Ok(established)
 }
 

@@ -6,14 +6,18 @@
 
 mod address;
 mod admission;
+mod attempts;
 mod client;
 mod connection;
 pub mod dialer;
+mod doorman;
 mod driver;
 mod ending;
 mod event;
 mod handshake;
 mod link;
+mod noise;
+mod rate;
 mod routes;
 mod server;
 mod session;
@@ -32,9 +36,9 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
-pub use admission::{CONNECTIONS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
+pub use doorman::Doorman;
 pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
@@ -58,6 +62,8 @@ pub struct Local {
     pub clock: Clock,
     /// Who is connected.
     pub sessions: Sessions,
+    /// Who is not let in.
+    pub doorman: Doorman,
     /// Where the node hears what sessions do; made with [`EVENT_QUEUE`].
     pub events: mpsc::Sender<SessionEvent>,
 }

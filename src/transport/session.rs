@@ -30,6 +30,7 @@ use super::driver::{Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
 use super::link::{Link, OUTBOUND_FRAMES};
+use super::noise::Noise;
 use super::{Local, client, handshake, status};
 
 /// Whom to dial, and what to say.
@@ -66,7 +67,8 @@ pub(super) async fn accept(
             Ok(established) => run_hub(&local, link, established, stop).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
-                if !matches!(ending, Ending::Refused(_)) {
+                let is_logged = matches!(ending, Ending::Refused(_) | Ending::TooOften);
+                if !is_logged && local.doorman.noise.may_log(Noise::Handshake) {
                     tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
                 }
                 let detail = format!("{}: {ending}", info.address.ip());
@@ -103,7 +105,8 @@ async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop:
                 Input::Close(EndReason::GrantsChanged)
             };
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
-            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch };
+            let ends = now.saturating_add(local.doorman.limits().session_age);
+            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
             Driver::new(local, peer, machine, link, registration, stop).run(first).await
         }
     };

@@ -22,7 +22,7 @@ pub(super) fn status(ending: &Ending) -> Option<Status> {
     match ending {
         Ending::Finished(finish) => finish_status(finish),
         Ending::Wire(fault) => Some(Status::new(wire_code(fault), fault.to_string())),
-        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) => {
+        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) | Ending::TooOften => {
             Some(Status::unauthenticated(STRANGER))
         }
         Ending::NotReading => Some(Status::unavailable(ending.to_string())),
@@ -107,6 +107,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::OtherIdentity { .. }
         | StoreError::Unusable { .. }
         | StoreError::DiskFull { .. }
+        | StoreError::NotCopied { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }
@@ -171,7 +172,9 @@ mod tests {
             HandshakeFault::DialerConfirmation,
             HandshakeFault::NoCommonVersion { offered: vec![9] },
         ];
-        for ending in refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout]) {
+        for ending in
+            refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout, Ending::TooOften])
+        {
             assert_eq!(said(ending), (Code::Unauthenticated, STRANGER.to_owned()));
         }
     }

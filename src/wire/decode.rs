@@ -283,6 +283,7 @@ impl TryFrom<pb::End> for EndReason {
             Ok(Reason::GrantsChanged) => Ok(Self::GrantsChanged),
             Ok(Reason::Revoked) => Ok(Self::Revoked),
             Ok(Reason::Displaced) => Ok(Self::Displaced),
+            Ok(Reason::Aged) => Ok(Self::Aged),
             Ok(Reason::Unknown) | Err(_) => {
                 Err(WireFault::Unknown { field: "end.reason", value: end.reason })
             }

@@ -172,6 +172,7 @@ impl From<EndReason> for pb::End {
             EndReason::GrantsChanged => Reason::GrantsChanged,
             EndReason::Revoked => Reason::Revoked,
             EndReason::Displaced => Reason::Displaced,
+            EndReason::Aged => Reason::Aged,
         };
         Self { reason: reason.into() }
     }

@@ -145,7 +145,8 @@ fn message() -> impl Strategy<Value = Message> {
             EndReason::Shutdown,
             EndReason::GrantsChanged,
             EndReason::Revoked,
-            EndReason::Displaced
+            EndReason::Displaced,
+            EndReason::Aged
         ])
         .prop_map(Message::End),
     ]

@@ -9,20 +9,21 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 14] = [
+const MODULES: [(&str, &str); 15] = [
     ("clock", ""),
+    ("limits", ""),
     ("record", ""),
     ("wire", ""),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),
-    ("config", "places"),
+    ("config", "limits places"),
     ("store", "clock"),
-    ("transport", "clock identity store wire"),
+    ("transport", "clock identity limits store wire"),
     ("intake", "clock record store"),
-    ("node", "clock places identity config store transport intake"),
+    ("node", "clock limits places identity config store transport intake"),
     ("admin", "clock record places identity pairing config store transport intake node"),
-    ("daemon", "clock places config transport intake node admin"),
+    ("daemon", "clock limits places config transport intake node admin"),
     ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
 ];
 

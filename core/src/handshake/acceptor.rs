@@ -113,16 +113,21 @@ pub struct Claim {
 }
 
 impl AcceptorAwaitingProof {
-    /// Checks that the dialer holds the keys that it presents.
+    /// Checks that the dialer holds the keys that it presents. Both signatures are verified whatever becomes of the
+    /// first, also where there is no second, so that the time tells nothing.
     pub fn proof(self, proof: Proof) -> Result<(AcceptorAuthorizing, Claim), HandshakeFault> {
         let dialer = Party::of_proof(&proof);
         check::party(&dialer, &self.transcript.acceptor.key, self.tls_peer.as_ref())?;
         let token = proof.pairing.as_ref().map(|pairing| pairing.token_key);
         let signs = self.transcript.dialer_signs(&dialer, token.as_ref());
-        check::signature(&dialer.key, &signs.identity, &proof.signature, HandshakeFault::DialerSignature)?;
-        if let Some(pairing) = &proof.pairing {
-            let fault = HandshakeFault::TokenSignature;
-            check::signature(&pairing.token_key, &signs.token, &pairing.signature, fault)?;
+        let fault = HandshakeFault::DialerSignature;
+        let identity = check::signature(&dialer.key, &signs.identity, &proof.signature, fault);
+        let pairing = proof.pairing.as_ref().map(|pairing| (&pairing.token_key, &pairing.signature));
+        let (key, signature) = pairing.unwrap_or((&dialer.key, &proof.signature));
+        let held = check::signature(key, &signs.token, signature, HandshakeFault::TokenSignature);
+        identity?;
+        if pairing.is_some() {
+            held?;
         }
         let claim = Claim { key: dialer.key, instance: dialer.instance, token };
         let transcript = self.transcript.proved(&proof);

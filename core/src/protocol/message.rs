@@ -192,4 +192,6 @@ pub enum EndReason {
     Revoked,
     /// A newer session of the same peer took over.
     Displaced,
+    /// The session has run for long; the next one has new keys.
+    Aged,
 }

@@ -263,7 +263,7 @@ pub(in crate::store) fn owner(tx: &Tx<'_>, key: &PublicKey, name: &str) -> Resul
     }
     Ok(tx
         .connection
-        .prepare_cached("INSERT INTO owners (key_id, public_key, name) VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT INTO owners (key_id, log_key, name) VALUES (?1, ?2, ?3)")?
         .insert(params![key_id.as_bytes(), key.0, name])?)
 }
 
@@ -304,7 +304,7 @@ pub(in crate::store) fn take_over(
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
     note(tx, AuditKind::ClientConnected, key, String::new())?;
     let takeover = Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor };
-    Ok((takeover, OwnerHasher::new(&public_key)))
+    Ok((takeover, tx.memory.hasher(owner, tx.connection)?))
 }
 
 /// Performs a session's transaction, if the session still speaks for its peer.
