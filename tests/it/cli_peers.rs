@@ -25,6 +25,7 @@ fn an_added_peer_is_unverified_until_its_key_was_compared() {
     let wrong = lab.run("alpha", &["peer", "verify", "hub", "--key-id", &stranger]);
     assert_eq!(wrong.code, 12, "{}", wrong.stderr);
     assert_eq!(lab.json("alpha", &["peer", "verify", "hub", "--key-id", &key])["verified"], json!(true));
+    assert_eq!(lab.json("alpha", &["peer", "unverify", "hub"])["verified"], json!(false));
 }
 
 #[test]

@@ -14,5 +14,6 @@ mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;
+mod scopes;
 mod seen;
 mod world;
