@@ -147,6 +147,8 @@ calls! {
     add_peer(AddPeerRequest) -> Peer;
     /// Vouches for a peer's key.
     verify_peer(VerifyPeerRequest) -> Peer;
+    /// Vouches for it no longer.
+    unverify_peer(UnverifyPeerRequest) -> Peer;
     /// Replaces a grant.
     grant_peer(GrantPeerRequest) -> Peer;
     /// Takes back a grant, or scopes of it.

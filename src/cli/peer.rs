@@ -44,6 +44,13 @@ enum Command {
         #[arg(long, value_name = "K")]
         key_id: String,
     },
+    /// Vouch for a peer's key no longer; ends its session at once, until it is verified again
+    #[command(after_help = "Examples:
+  opmesh peer unverify web-1")]
+    Unverify {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
+    },
     /// Say what a peer may do with this instance's things; replaces that type
     #[command(after_help = "Types: READ_OPERATIONS READ_CONFIG READ_WRITE_CONFIG RECEIVE_SHARED_REPOS
 Scopes: * repo:ID plan:ID !repo:ID !plan:ID
@@ -182,6 +189,7 @@ impl Peer {
             Command::Verify { peer, key_id } => {
                 client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
             }
+            Command::Unverify { peer } => client.unverify_peer(pb::UnverifyPeerRequest { peer }).await?,
             Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
             Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
             Command::Block { peer, reason } => {

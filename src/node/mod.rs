@@ -134,6 +134,12 @@ impl Node {
         if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "tasks were still running when the node closed");
         }
+        // A command's node is no daemon, and says neither that it starts nor that it stops.
+        if self.serving().is_some()
+            && let Err(error) = self.store().note_stopped().await
+        {
+            tracing::warn!(%error, "the end of this daemon could not be written to the audit log");
+        }
         self.store().close().await;
     }
 

@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_doors;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;

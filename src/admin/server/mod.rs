@@ -132,6 +132,10 @@ impl Admin for Handlers {
         Ok(Response::new(peers::verify(&self.node, request.into_inner()).await?))
     }
 
+    async fn unverify_peer(&self, request: Request<pb::UnverifyPeerRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::unverify(&self.node, request.into_inner()).await?))
+    }
+
     async fn grant_peer(&self, request: Request<pb::GrantPeerRequest>) -> Answer<pb::Peer> {
         Ok(Response::new(peers::grant(&self.node, request.into_inner()).await?))
     }
