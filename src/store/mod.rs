@@ -29,8 +29,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing, peer_rows,
-    peers, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing,
+    peer_rows, peers, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
