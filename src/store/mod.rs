@@ -5,6 +5,7 @@
 //! `opmesh_core::session`. This module makes it durable. It knows no network, no config file and no message format.
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
+mod config;
 mod error;
 mod list;
 mod own;
@@ -30,6 +31,7 @@ use sqlite::{
     Engine, SubmitError, Weight, audit, lists, own_log, pairing, peer_rows, peers, session_reads, verify,
 };
 
+pub use config::PeerConfig;
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,

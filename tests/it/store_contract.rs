@@ -2,6 +2,7 @@
 //! damage. No sockets, no sleeps; every store lies in a folder of its own.
 
 mod admission;
+mod config;
 mod hub;
 mod life;
 mod lists;

@@ -7,6 +7,7 @@ use opmesh_core::replica;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::audit;
+use super::config;
 use super::peer_rows::{self, free_name};
 use super::replica_row;
 use super::rows::{HashedRows, OwnerRows};
@@ -128,6 +129,8 @@ pub(in crate::store) fn edit(tx: &mut Tx<'_>, key: KeyId, edits: Vec<PeerEdit>) 
             fence(tx, &key)?;
         }
         note(tx, event, key, detail)?;
+        let may_share = if peer.roles.known_host { peer.given.clone() } else { Grants::default() };
+        config::narrow(tx, key, &may_share)?;
         tell(tx, key, change);
     }
     Ok(peer)
@@ -203,6 +206,8 @@ pub(in crate::store) fn remove(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerEr
         .map_err(StoreError::from)?;
     fence(tx, &key)?;
     note(tx, "peer_removed", key, peer.name)?;
+    config::forget_peer(tx, &key)?;
+    config::narrow(tx, key, &Grants::default())?;
     tell(tx, key, PeerChange::Removed);
     Ok(())
 }
@@ -316,7 +321,7 @@ pub(in crate::store) fn submit(
 }
 
 /// The owner's number, if this epoch is the current one and the peer is still let in.
-fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
+pub(super) fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
     tx.connection
         .prepare_cached(
             "SELECT r.owner FROM owners AS w JOIN replicas AS r ON r.owner = w.owner

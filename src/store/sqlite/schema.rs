@@ -5,6 +5,8 @@
 
 use rusqlite::Connection;
 
+use super::config;
+
 /// `opms` in ASCII: tells our files from other SQLite files.
 pub(super) const APPLICATION_ID: i64 = 0x6f70_6d73;
 
@@ -15,7 +17,7 @@ pub(super) const SCHEMA: i64 = 2;
 pub(super) const OWN: i64 = 1;
 
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
-const SECOND: [&str; 0] = [];
+const SECOND: [&str; 1] = [config::TABLES];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
