@@ -8,6 +8,7 @@ mod init;
 mod live;
 mod lock;
 mod network;
+mod past;
 mod serve_file;
 
 use std::path::PathBuf;
@@ -23,13 +24,15 @@ use opmesh_core::model::{InstanceId, ProcessNonce, UnixMs};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
+use crate::limits::Limits;
 use crate::places::Places;
 use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
-use crate::transport::{EVENT_QUEUE, Local, SessionEvent, Sessions};
+use crate::transport::{Doorman, EVENT_QUEUE, Local, SessionEvent, Sessions};
 
 pub use init::{InitError, Initialized, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
+pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
 
 /// How long a node that closes waits for its tasks.
@@ -99,8 +102,17 @@ impl Node {
         let instance = name(&store).await?;
         let (events, hear) = mpsc::channel(EVENT_QUEUE);
         let process = process_nonce()?;
-        let local =
-            Local { identity, instance, process, store, clock, sessions: Sessions::default(), events };
+        let doorman = Doorman::new(config.limits.clone());
+        let local = Local {
+            identity,
+            instance,
+            process,
+            store,
+            clock,
+            sessions: Sessions::default(),
+            doorman,
+            events,
+        };
         let inner = Inner {
             places,
             local: Arc::new(local),
@@ -128,6 +140,11 @@ impl Node {
     /// Where its files are.
     pub fn places(&self) -> &Places {
         &self.inner.places
+    }
+
+    /// What it brings into every session.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.inner.local
     }
 
     /// Who it is.
@@ -158,6 +175,11 @@ impl Node {
     /// How it stands with its peers right now.
     pub fn live(&self) -> &Live {
         &self.inner.live
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        self.inner.local.doorman.limits()
     }
 
     /// Runs until the node closes; the future must end soon after [`Node::stopping`] is cancelled.

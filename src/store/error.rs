@@ -73,6 +73,14 @@ pub enum StoreError {
         /// Where.
         path: PathBuf,
     },
+    /// A copy of the store could not be written.
+    #[error("the copy {} could not be written: {reason}; make room or choose another place, the store is as it was", path.display())]
+    NotCopied {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the database engine or the operating system said.
+        reason: String,
+    },
     /// A stored value breaks a rule of the model: the file was altered from outside or has rotted.
     #[error("a stored {what} is not valid: {reason}; `opmesh hosts verify --all` shows the extent")]
     BadValue {

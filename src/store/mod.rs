@@ -5,7 +5,9 @@
 //! `opmesh_core::session`. This module makes it durable. It knows no network, no config file and no message format.
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
+mod audit;
 mod config;
+mod disk;
 mod error;
 mod list;
 mod own;
@@ -13,7 +15,7 @@ mod peer;
 mod sqlite;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,20 +30,22 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, audit, lists, own_log, pairing, peer_rows, peers, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing,
+    peer_rows, peers, session_reads, verify,
 };
 
+pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
 pub use config::PeerConfig;
+pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
-    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts,
+    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts, StoreHealth,
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    AuditEvent, AuditRecord, AuditVerdict, Authorization, Dial, Epoch, Greeting, HubProgress, Joining,
-    NewPeer, NewToken, Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover,
-    Token,
+    AdminToken, Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewAdminToken, NewPeer, NewToken,
+    Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -117,9 +121,28 @@ impl Store {
         self.engine.close().await;
     }
 
+    /// Writes a copy of everything, as it is at one moment, to a file that does not exist yet. Writers do not wait
+    /// for it.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        self.engine.backup(to).await
+    }
+
     /// The store itself.
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
         self.engine.facts().await
+    }
+
+    /// Whether the file is whole, as far as a look can tell.
+    pub async fn health(&self) -> Result<StoreHealth, StoreError> {
+        self.engine.read(health::health).await
+    }
+
+    /// The room under the store; asked on a thread that may wait.
+    pub async fn disk(&self) -> Result<Disk, StoreError> {
+        let path = self.engine.path().to_owned();
+        let ask =
+            move |_: &_| Disk::of(&path).map_err(|error| StoreError::Engine { reason: error.to_string() });
+        self.engine.read(ask).await
     }
 
     /// What this instance calls itself, for lists.
@@ -254,6 +277,12 @@ impl Store {
         self.engine.write(Weight::ONE, move |tx| peers::note_refused(tx, key, refusal)).await
     }
 
+    /// Why a key was refused last, when and under which name, if the audit log has it; of keys that are no peers, too.
+    pub async fn last_refusal(&self, key: &KeyId) -> Result<Option<(Refusal, UnixMs, String)>, StoreError> {
+        let key = *key;
+        self.engine.read(move |connection| health::last_refusal(connection, &key)).await
+    }
+
     /// All peers, by name.
     pub async fn peers(&self) -> Result<Vec<Peer>, StoreError> {
         let mut peers = self.engine.read(peer_rows::all).await?;
@@ -323,19 +352,44 @@ impl Store {
         self.engine.write(Weight::ONE, move |tx| pairing::cancel_token(tx, id)).await
     }
 
+    /// Remembers a token of the admin listener.
+    pub async fn add_admin_token(&self, token: NewAdminToken) -> Result<AdminToken, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::add(tx, token)).await
+    }
+
+    /// All tokens of the admin listener, oldest first; expired ones for a while.
+    pub async fn admin_tokens(&self) -> Result<Vec<AdminToken>, StoreError> {
+        self.engine.read(admin_tokens::list).await
+    }
+
+    /// The token of the admin listener with this hash, expired or not.
+    pub async fn find_admin_token(&self, hash: [u8; 32]) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.read(move |connection| admin_tokens::find(connection, &hash)).await
+    }
+
+    /// Remembers that a token of the admin listener was used.
+    pub async fn note_admin_token_used(&self, id: u64) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::note_used(tx, id)).await
+    }
+
+    /// Forgets a token of the admin listener; what it was, if it was there.
+    pub async fn revoke_admin_token(&self, id: u64) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::revoke(tx, id)).await
+    }
+
     /// Writes an audit record for something that changes no row.
     pub async fn note_audit(&self, event: AuditEvent) -> Result<(), StoreError> {
-        self.engine.write(Weight::ONE, move |tx| audit::write(tx, &event)).await
+        self.engine.write(Weight::ONE, move |tx| audit_rows::write(tx, &event)).await
     }
 
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        self.engine.read(move |connection| audit::list(connection, since, after)).await
+        self.engine.read(move |connection| audit_rows::list(connection, since, after)).await
     }
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        self.engine.read(audit::verify).await
+        self.engine.read(audit_rows::verify).await
     }
 }
 

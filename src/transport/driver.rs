@@ -35,7 +35,12 @@ const STUCK_AFTER: Duration = DEAD_AFTER;
 #[derive(Debug)]
 pub(super) enum Machine {
     Owner(Box<Owner>),
-    Hub { hub: Box<Hub>, epoch: Epoch },
+    /// A hub's session ends when it is old enough; its dialer comes back at once.
+    Hub {
+        hub: Box<Hub>,
+        epoch: Epoch,
+        ends: Duration,
+    },
 }
 
 impl Machine {
@@ -49,8 +54,12 @@ impl Machine {
     fn deadline(&self) -> Duration {
         match self {
             Self::Owner(owner) => owner.deadline(),
-            Self::Hub { hub, .. } => hub.deadline(),
+            Self::Hub { hub, ends, .. } => hub.deadline().min(*ends),
         }
+    }
+
+    fn is_aged(&self, now: Duration) -> bool {
+        matches!(self, Self::Hub { ends, .. } if now >= *ends)
     }
 }
 
@@ -238,7 +247,12 @@ impl Driver {
         if self.stuck.is_some_and(|since| now >= since + STUCK_AFTER) {
             return Err(Ending::NotReading);
         }
-        self.feed(Input::Tick);
+        if self.machine.is_aged(now) && !self.closing {
+            self.closing = true;
+            self.feed(Input::Close(EndReason::Aged));
+        } else {
+            self.feed(Input::Tick);
+        }
         Ok(())
     }
 

@@ -40,6 +40,9 @@ pub enum Ending {
     /// We do not let this peer in.
     #[error("this peer is refused: {}", .0.advice())]
     Refused(Refusal),
+    /// A dialer that is not let in came too often to be heard again.
+    #[error("this peer is not let in and asks too often")]
+    TooOften,
     /// The hub does not let us in; it does not say why.
     #[error("the hub refused us: {0}; its operator sees the reason in its log and in `opmesh status` there")]
     TurnedAway(String),
@@ -92,5 +95,6 @@ const fn reason_text(reason: EndReason) -> &'static str {
         EndReason::GrantsChanged => "grants changed",
         EndReason::Revoked => "no longer let in",
         EndReason::Displaced => "a newer session took over",
+        EndReason::Aged => "old enough for a new one",
     }
 }

@@ -6,14 +6,20 @@
 
 mod address;
 mod admission;
+mod attempts;
 mod client;
 mod connection;
 pub mod dialer;
+mod doorman;
 mod driver;
 mod ending;
 mod event;
 mod handshake;
+mod inquiry;
 mod link;
+mod noise;
+pub mod probe;
+mod rate;
 mod routes;
 mod server;
 mod session;
@@ -32,16 +38,16 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
-pub use admission::{CONNECTIONS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
+pub use doorman::Doorman;
 pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
 pub use server::{ListenError, Server, http2};
-pub use sessions::Sessions;
+pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{OtherKey, TlsError};
+pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
 
 /// What this instance brings into every session.
 #[derive(Debug)]
@@ -58,6 +64,11 @@ pub struct Local {
     pub clock: Clock,
     /// Who is connected.
     pub sessions: Sessions,
+    /// Who is not let in.
+    pub doorman: Doorman,
     /// Where the node hears what sessions do; made with [`EVENT_QUEUE`].
     pub events: mpsc::Sender<SessionEvent>,
 }
+
+/// This program's version, as peers are told that ask.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");

@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod admin_doors;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -17,6 +18,7 @@ mod cli_ops;
 mod cli_peers;
 mod cli_serve;
 mod contract;
+mod doctor;
 mod federation;
 mod fleet;
 mod intake;

@@ -9,22 +9,24 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 15] = [
+const MODULES: [(&str, &str); 17] = [
     ("clock", ""),
+    ("limits", ""),
     ("record", ""),
     ("config_doc", ""),
-    ("wire", ""),
+    ("wire", "config_doc"),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),
-    ("config", "places"),
+    ("config", "limits places"),
     ("store", "clock config_doc"),
-    ("transport", "clock identity store wire"),
+    ("transport", "clock identity limits store wire"),
     ("intake", "clock record store"),
-    ("node", "clock places identity config store transport intake"),
-    ("admin", "clock record places identity pairing config store transport intake node"),
-    ("daemon", "clock places config transport intake node admin"),
-    ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
+    ("node", "clock limits places identity config store transport intake"),
+    ("doctor", "places identity config store transport node"),
+    ("admin", "clock record places identity pairing config store transport intake node doctor"),
+    ("daemon", "clock limits places config transport intake node admin"),
+    ("cli", "clock record places identity pairing config store transport intake node admin daemon doctor"),
 ];
 
 /// Generated code and the only module that includes it.

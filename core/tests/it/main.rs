@@ -16,4 +16,5 @@ mod random;
 mod scenarios;
 mod schedules;
 mod seen;
+mod sharing;
 mod world;

@@ -20,7 +20,7 @@ use super::peers::{note, tell, unfenced};
 use super::tx::Tx;
 use super::value::stored;
 use crate::config_doc;
-use crate::store::{AuditEvent, Epoch, Peer, PeerChange, PeerConfig, Role, StoreError};
+use crate::store::{AuditEvent, AuditKind, Epoch, Peer, PeerChange, PeerConfig, Role, StoreError};
 
 /// Part of schema 2.
 pub(super) const TABLES: &str = "
@@ -122,7 +122,7 @@ pub(in crate::store) fn write(
         // To be late is no attempt at anything.
         Err(stale @ ConfigRefusal::Stale { .. }) => return Ok(Err(stale)),
         Err(refusal) => {
-            note(tx, "config_refused", key, detail(refusal.rule(), &refusal.to_string()))?;
+            note(tx, AuditKind::ConfigRefused, key, detail(refusal.rule(), &refusal.to_string()))?;
             return Ok(Err(refusal));
         }
     };
@@ -143,7 +143,7 @@ pub(in crate::store) fn take(
     let taken = stored("config", config::take_shared(&config, key, &peer.given, offered, allowed))?;
     save(tx, &config, &taken.config)?;
     if !taken.touched.is_empty() {
-        note(tx, "shared_repos_taken", key, changes(taken.config.modno(), &taken.touched))?;
+        note(tx, AuditKind::SharedReposTaken, key, changes(taken.config.modno(), &taken.touched))?;
     }
     note_refused(tx, key, &taken.refused)?;
     Ok(taken)
@@ -155,7 +155,7 @@ pub(super) fn narrow(tx: &mut Tx<'_>, key: KeyId, grants: &Grants) -> Result<(),
     let left = stored("config", config::withdraw(&config, key, grants))?;
     if !left.touched.is_empty() {
         save(tx, &config, &left.config)?;
-        note(tx, "shared_repos_withdrawn", key, changes(left.config.modno(), &left.touched))?;
+        note(tx, AuditKind::SharedReposWithdrawn, key, changes(left.config.modno(), &left.touched))?;
     }
     Ok(())
 }
@@ -301,7 +301,7 @@ fn note_changed(tx: &Tx<'_>, peer: Option<KeyId>, applied: &Applied) -> Result<(
         return Ok(());
     }
     let detail = changes(applied.config.modno(), &applied.touched);
-    audit::write(tx, &AuditEvent { event: "config_changed", peer, detail })
+    audit::write(tx, &AuditEvent { event: AuditKind::ConfigChanged, peer, detail })
 }
 
 /// One record for what is refused of an offer, unless the same was refused of the last one.
@@ -329,7 +329,7 @@ fn note_refused(tx: &Tx<'_>, key: KeyId, refused: &[RefusedShare]) -> Result<(),
         return Ok(());
     }
     let named = refused.iter().map(|share| format!("{}: {share}", share.rule.name()));
-    note(tx, "shared_repo_refused", key, cut(&counted(named, refused.len())))
+    note(tx, AuditKind::SharedRepoRefused, key, cut(&counted(named, refused.len())))
 }
 
 fn changes(modno: ConfigModno, touched: &[Touched]) -> String {

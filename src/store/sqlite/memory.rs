@@ -19,6 +19,12 @@ use super::strangers::Strangers;
 use super::value::{Columnar as _, stored};
 use crate::store::StoreError;
 
+/// Schema 2: rows are hashed with an owner's first key for ever; which key it has now is `owners.key_id`.
+pub(super) const LOG_KEYS: &str = "
+ALTER TABLE meta RENAME COLUMN public_key TO log_key;
+ALTER TABLE owners RENAME COLUMN public_key TO log_key;
+";
+
 /// Groups remembered at most; beyond it the map starts afresh.
 const GROUPS: usize = 65_536;
 
@@ -123,13 +129,16 @@ impl Block {
 
 impl Memory {
     /// Reads where things stand.
-    pub(super) fn load(connection: &Connection, cache_entries: usize) -> Result<Self, StoreError> {
+    pub(super) fn load(
+        connection: &Connection,
+        own: PublicKey,
+        cache_entries: usize,
+    ) -> Result<Self, StoreError> {
         let mut statement = connection.prepare(
-            "SELECT public_key, incarnation, head_modno, head_chain, op_ids, flow_ids FROM meta WHERE one = 1",
+            "SELECT log_key, incarnation, head_modno, head_chain, op_ids, flow_ids FROM meta WHERE one = 1",
         )?;
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(StoreError::BadValue { what: "meta", reason: "no row".to_owned() })?;
-        let own = PublicKey(row.get(0)?);
         Ok(Self {
             ids: Cache::new(cache_entries),
             flows: Cache::new(cache_entries),
@@ -137,7 +146,7 @@ impl Memory {
             group_count: 0,
             totals: HashMap::new(),
             highest: HashMap::new(),
-            hashers: HashMap::from([(OWN, OwnerHasher::new(&own))]),
+            hashers: HashMap::from([(OWN, OwnerHasher::new(&PublicKey(row.get(0)?)))]),
             op_ids: Block::after(row.get(4)?),
             flow_ids: Block::after(row.get(5)?),
             head: row.position(2)?,
@@ -251,7 +260,7 @@ impl Memory {
         if let Some(hasher) = self.hashers.get(&owner) {
             return Ok(*hasher);
         }
-        let mut statement = connection.prepare_cached("SELECT public_key FROM owners WHERE owner = ?1")?;
+        let mut statement = connection.prepare_cached("SELECT log_key FROM owners WHERE owner = ?1")?;
         let key: Option<[u8; 32]> = statement.query_row([owner], |row| row.get(0)).optional()?;
         let key = key.ok_or_else(|| StoreError::BadValue { what: "owner", reason: owner.to_string() })?;
         let hasher = OwnerHasher::new(&PublicKey(key));

@@ -1,6 +1,7 @@
 //! Whole instances that talk over loopback, and strangers who do what no instance would.
 
 mod hostile;
+mod limits;
 mod raw;
 mod relay;
 mod settings;
@@ -21,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
 
 /// No test waits longer for what must happen.
@@ -50,6 +52,10 @@ impl Instance {
 
     /// The store's threads go by the system's clock in any case.
     fn with_clock(seed: u8, clock: Clock) -> Self {
+        Self::with(seed, clock, Limits::default())
+    }
+
+    fn with(seed: u8, clock: Clock, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::from_seed(&[seed; 32]);
         let path = folder.path().join("opmesh.db");
@@ -62,6 +68,7 @@ impl Instance {
             store,
             clock,
             sessions: Sessions::default(),
+            doorman: Doorman::new(limits),
             events,
         });
         Self {

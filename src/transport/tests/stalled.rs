@@ -79,6 +79,7 @@ async fn a_dialer_that_sends_no_heartbeat_is_given_up_after_a_minute() {
     let mut silent = Raw::open(hub.url(), hub.key()).await;
     silent.shake_hands(&me, None).await.unwrap();
     silent.dialled.info.gate.authenticated();
+    silent.dialled.info.gate.established();
     hub.hears_connected(me.key_id()).await;
     // Its minute begins once the store has answered it, which it does before it answers us.
     hub.local.store.subscribe().await.unwrap();
