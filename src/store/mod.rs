@@ -6,6 +6,7 @@
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
 mod audit;
+mod config;
 mod disk;
 mod error;
 mod list;
@@ -29,10 +30,12 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log, pairing, peer_rows, peers, restore, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log,
+    pairing, peer_rows, peers, restore, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
+pub use config::PeerConfig;
 pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
