@@ -9,6 +9,7 @@ mod live;
 mod lock;
 mod network;
 mod serve_file;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,6 +32,7 @@ pub use init::{InitError, Initialized, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
+pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
 /// How long a node that closes waits for its tasks.
 pub const DRAIN: Duration = Duration::from_secs(10);

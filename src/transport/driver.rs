@@ -340,6 +340,7 @@ impl Driver {
                 | Report::Fork { .. }
                 | Report::CaughtUp(_)
                 | Report::Differs(_)
+                | Report::OwnerAt(_)
                 | Report::Applied(_) => {}
             }
         }

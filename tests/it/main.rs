@@ -23,6 +23,7 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod peer_watch;
 mod store_contract;
 mod tidy;
 mod vectors;

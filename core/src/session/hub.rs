@@ -182,6 +182,7 @@ impl Hub {
                 }
                 self.phase = Phase::Judging;
                 let accepted = self.accepted.clone();
+                out.push(Output::Report(Report::OwnerAt(state.head)));
                 self.commit(UnderWay::State, Transaction::State { state, accepted }, out);
                 Ok(())
             }
@@ -244,6 +245,7 @@ impl Hub {
             }
         };
         self.spend_credit()?;
+        out.push(Output::Report(Report::OwnerAt(ops.as_of)));
         self.commit(UnderWay::Ops { repairs }, Transaction::Ops { ops, stale }, out);
         Ok(())
     }

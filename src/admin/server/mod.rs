@@ -8,6 +8,7 @@ mod freshness;
 mod hosts;
 mod join;
 mod operations;
+mod peer_watch;
 mod peers;
 mod reply;
 mod runs;
@@ -216,5 +217,11 @@ impl Admin for Handlers {
         request: Request<pb::RevokeAdminTokenRequest>,
     ) -> Answer<pb::AdminToken> {
         Ok(Response::new(admin_tokens::revoke(&self.node, &request.into_inner().id).await?))
+    }
+
+    type WatchPeersStream = Lines<pb::PeerEvent>;
+    async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
+        let watcher = peer_watch::follow(&self.node)?;
+        Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
     }
 }
