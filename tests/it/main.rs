@@ -26,6 +26,7 @@ mod intake;
 mod intake_real;
 mod intake_store;
 mod life;
+mod peer_watch;
 mod store_contract;
 mod tidy;
 mod vectors;
