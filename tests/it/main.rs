@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod attack;
 mod bytes;
 mod cli;
 mod cli_contract;
