@@ -29,8 +29,10 @@ use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
 use super::driver::{Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
+use super::handshake::Visit;
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::noise::Noise;
+use super::sessions::FailedDialer;
 use super::{Local, client, handshake, status};
 
 /// Whom to dial, and what to say.
@@ -64,12 +66,17 @@ pub(super) async fn accept(
     async move {
         let greeting = handshake::accept(&local, &mut link, &info);
         match within_handshake(&stop, greeting).await {
-            Ok(established) => run_hub(&local, link, established, stop).await,
+            Ok(Visit::Session(established)) => run_hub(&local, link, &info, *established, stop).await,
+            Ok(Visit::Inquiry) => link.close([], &stopped()).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
                 let is_logged = matches!(ending, Ending::Refused(_) | Ending::TooOften);
                 if !is_logged && local.doorman.noise.may_log(Noise::Handshake) {
                     tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
+                }
+                if let Ending::Handshake(fault) = &ending {
+                    let (at, address) = (local.clock.wall(), info.address.ip());
+                    local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
                 }
                 link.close([], &ending).await;
             }
@@ -80,7 +87,13 @@ pub(super) async fn accept(
     gate.session_over();
 }
 
-async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
+async fn run_hub(
+    local: &Arc<Local>,
+    link: Link,
+    info: &ConnectionInfo,
+    established: Established,
+    stop: CancellationToken,
+) {
     let peer = established.peer.key_id();
     let role = Role::AuthorizedClient;
     // A dialer's span had it from the beginning.
@@ -109,7 +122,7 @@ async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop:
         }
     };
     link.close(rest, &ending).await;
-    part(local, peer, role, ending).await;
+    part(local, peer, role, info, ending).await;
 }
 
 /// Connects to a hub and runs one session with it, as the owner of operations.
@@ -125,8 +138,9 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
             }
             Ok(open) => {
                 let begun = local.clock.monotonic();
+                let info = open.info.clone();
                 let ending = run_owner(local, open, target, stop).await;
-                part(local, hub, role, ending.clone()).await;
+                part(local, hub, role, &info, ending.clone()).await;
                 (ending, Some(local.clock.monotonic().saturating_sub(begun)))
             }
         };
@@ -245,13 +259,15 @@ async fn greet(local: &Local, role: Role, established: &Established) {
 }
 
 /// Makes known how the session ended, unless a newer one has its place already: that one's news count.
-async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
+async fn part(local: &Local, peer: KeyId, role: Role, info: &ConnectionInfo, ending: Ending) {
     if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
         tracing::info!(reason = %ending, "a session ended");
     } else {
         tracing::warn!(reason = %ending, "a session broke off");
     }
     if !local.sessions.is_live(&peer, role) {
+        let (sent_bytes, received_bytes) = info.gate.carried_bytes();
+        local.tell(peer, role, SessionNews::Carried { sent_bytes, received_bytes }).await;
         local.tell(peer, role, SessionNews::Ended(ending)).await;
     }
 }

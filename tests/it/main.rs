@@ -11,6 +11,7 @@
 
 mod admin;
 mod attack;
+mod admin_doors;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -18,11 +19,13 @@ mod cli_ops;
 mod cli_peers;
 mod cli_serve;
 mod contract;
+mod doctor;
 mod federation;
 mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
 mod store_contract;
 mod tidy;
 mod vectors;

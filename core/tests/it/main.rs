@@ -10,9 +10,11 @@
 )]
 
 mod bench;
+mod config;
 mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;
 mod seen;
+mod sharing;
 mod world;

@@ -21,7 +21,7 @@ pub(in crate::store) fn write(tx: &Tx<'_>, event: &AuditEvent) -> Result<(), Sto
     let mut record = AuditRecord {
         number: counted(number).saturating_add(1),
         at: tx.now,
-        event: event.event.to_owned(),
+        event: event.event.name().to_owned(),
         peer: event.peer,
         detail: event.detail.clone(),
         hash: [0; 32],

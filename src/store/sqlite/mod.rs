@@ -1,7 +1,11 @@
 //! The store on SQLite: one writing thread, a few reading ones, and the way from async callers to them.
 
+pub(super) mod admin_tokens;
 pub(super) mod audit;
 mod connection;
+mod copy;
+pub(super) mod forget;
+pub(super) mod health;
 pub(super) mod lists;
 mod memory;
 mod notes;
@@ -12,11 +16,13 @@ pub(super) mod peers;
 mod queue;
 mod reader;
 mod replica_row;
+pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
 mod strangers;
 mod tx;
+mod upgrade;
 mod value;
 pub(super) mod verify;
 mod writer;
@@ -32,7 +38,7 @@ use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{AuditEvent, AuditKind, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
 use crate::clock::Clock;
 
 use memory::Memory;
@@ -96,13 +102,13 @@ pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), St
         schema::create(&connection)?;
         let incarnation = own_log::draw_incarnation()?;
         connection.execute(
-            "INSERT INTO meta (one, public_key, incarnation, head_modno, head_chain, op_ids, flow_ids,
+            "INSERT INTO meta (one, log_key, incarnation, head_modno, head_chain, op_ids, flow_ids,
                  created_unix_ms)
              VALUES (1, ?1, ?2, 0, zeroblob(16), 0, 0, ?3)",
             params![own.0, incarnation.to_i64(), clock.wall().0],
         )?;
         connection.execute(
-            "INSERT INTO owners (owner, key_id, public_key, name) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO owners (owner, key_id, log_key, name) VALUES (?1, ?2, ?3, ?4)",
             params![OWN, own.key_id().as_bytes(), own.0, UNNAMED],
         )?;
         connection.execute_batch("COMMIT")?;
@@ -117,18 +123,25 @@ pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), St
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreError> {
     connection::check_file(path)?;
     let connection = connection::writer(path)?;
-    connection::check_contents(&connection, path)?;
-    let memory = Memory::load(&connection, options.cache_entries)
-        .map_err(|error| connection::unusable(path, error))?;
-    if memory.own != options.own {
-        return Err(StoreError::OtherIdentity {
-            path: path.to_owned(),
-            stored: memory.own.key_id(),
-            own: options.own.key_id(),
-        });
+    let found = connection::check_contents(&connection, path)?;
+    let stored = owner_key(&connection).map_err(|error| connection::unusable(path, error))?;
+    let own = options.own.key_id();
+    if stored != own {
+        return Err(StoreError::OtherIdentity { path: path.to_owned(), stored, own });
     }
+    if found < SCHEMA {
+        upgrade::bring_up(&connection, path, found)?;
+    }
+    let memory = Memory::load(&connection, options.own, options.cache_entries)
+        .map_err(|error| connection::unusable(path, error))?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
     start(path, options.clock, connection, memory, readers).map_err(|error| connection::unusable(path, error))
+}
+
+/// Whose store it is; the same in every schema.
+fn owner_key(connection: &Connection) -> Result<KeyId, StoreError> {
+    let key = connection.query_row("SELECT key_id FROM owners WHERE owner = ?1", [OWN], |row| row.get(0))?;
+    Ok(KeyId::from_bytes(key))
 }
 
 fn start(
@@ -250,6 +263,11 @@ impl Engine {
         hasher.map_or_else(HashedRows::default, |hasher| rows::hash_rows(hasher, transaction))
     }
 
+    /// The owner's rows are gone, and so is how they were hashed.
+    pub(super) fn drop_hasher(&self, owner: &KeyId) {
+        self.hashers.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
     /// Why there is no answer.
     pub(super) fn gone(&self) -> StoreError {
         self.stopped.get().cloned().unwrap_or(StoreError::Closed)
@@ -281,6 +299,10 @@ impl Engine {
         self.peers.subscribe()
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn clock(&self) -> Clock {
         self.clock
     }
@@ -290,6 +312,16 @@ impl Engine {
         work(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Copies the database through a connection of its own, so that readers stay free.
+    pub(super) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
+        if let Some(stopped) = self.stopped.get() {
+            return Err(stopped.clone());
+        }
+        let path = self.path.clone();
+        let copying = move || copy::write(&connection::reader(&path)?, &to, copy::Occupied::Refuse);
+        tokio::task::spawn_blocking(copying).await.unwrap_or(Err(StoreError::Closed))
+    }
+
     pub(super) async fn facts(&self) -> Result<StoreFacts, StoreError> {
         let path = self.path.clone();
         self.read(move |connection| facts(connection, path)).await
@@ -297,14 +329,14 @@ impl Engine {
 }
 
 fn facts(connection: &Connection, path: PathBuf) -> Result<StoreFacts, StoreError> {
-    let (own, instance, incarnation): ([u8; 32], Option<String>, i64) = connection
-        .prepare_cached("SELECT public_key, instance, incarnation FROM meta WHERE one = 1")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (instance, incarnation): (Option<String>, i64) = connection
+        .prepare_cached("SELECT instance, incarnation FROM meta WHERE one = 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(StoreFacts {
         engine: "sqlite",
         schema: u32::try_from(SCHEMA).unwrap_or(0),
         path,
-        own: PublicKey(own),
+        own: owner_key(connection)?,
         instance: instance.and_then(|text| text.parse().ok()),
         incarnation: stored("incarnation", opmesh_core::model::Incarnation::from_i64(incarnation))?,
         head: session_reads::head(connection)?,
@@ -312,8 +344,19 @@ fn facts(connection: &Connection, path: PathBuf) -> Result<StoreFacts, StoreErro
     })
 }
 
-/// What this instance calls itself.
+/// What this instance calls itself; a change of it is audited.
 pub(super) fn set_instance(tx: &mut Tx<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    let old: Option<String> = tx
+        .connection
+        .prepare_cached("SELECT instance FROM meta WHERE one = 1")?
+        .query_row([], |row| row.get(0))?;
+    if old.as_deref() == Some(instance.as_str()) {
+        return Ok(());
+    }
+    if let Some(old) = old {
+        let detail = format!("{old} is now {instance}");
+        audit::write(tx, &AuditEvent { event: AuditKind::OwnInstanceRenamed, peer: None, detail })?;
+    }
     tx.connection
         .prepare_cached("UPDATE meta SET instance = ?1 WHERE one = 1")?
         .execute([instance.as_str()])?;

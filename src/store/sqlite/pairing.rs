@@ -13,7 +13,7 @@ use super::strangers;
 use super::tx::Tx;
 use super::value::{count, counted, stored};
 use crate::store::{
-    AuditEvent, Authorization, NewToken, Peer, PeerChange, PeerError, Refusal, StoreError, Token,
+    AuditEvent, AuditKind, Authorization, NewToken, Peer, PeerChange, PeerError, Refusal, StoreError, Token,
 };
 
 /// How long a token that can no longer be used is remembered, so that its user is told why.
@@ -27,7 +27,7 @@ pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Auth
             let key = claim.key.key_id();
             note_refused(tx, key, refusal)?;
             if is_known(tx, &key)? || may_record_stranger(tx)? {
-                note(tx, "client_refused", key, format!("{}: {}", claim.instance, refusal.name()))?;
+                note(tx, AuditKind::ClientRefused, key, format!("{}: {}", claim.instance, refusal.name()))?;
             }
             Authorization::Refused(refusal)
         }
@@ -59,7 +59,7 @@ pub(in crate::store) fn note_last_strangers(tx: &mut Tx<'_>) -> Result<(), Store
 
 fn write_counted(tx: &Tx<'_>, counted: u64) -> Result<(), StoreError> {
     let detail = format!("{counted} more within a minute, by keys that are not listed");
-    audit::write(tx, &AuditEvent { event: "strangers_refused", peer: None, detail })
+    audit::write(tx, &AuditEvent { event: AuditKind::StrangersRefused, peer: None, detail })
 }
 
 fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusal>, StoreError> {
@@ -89,7 +89,7 @@ fn admit(
     if renamed || peer.public_key != Some(claim.key) || peer.refused.is_some() {
         if renamed {
             let old = peer.instance.as_ref().map_or_else(|| "nameless".to_owned(), ToString::to_string);
-            note(tx, "instance_renamed", peer.key, format!("{old} is now {}", claim.instance))?;
+            note(tx, AuditKind::InstanceRenamed, peer.key, format!("{old} is now {}", claim.instance))?;
         }
         peer.instance = Some(claim.instance.clone());
         peer.public_key = Some(claim.key);
@@ -137,7 +137,7 @@ fn pair(
     peer_rows::store(tx.connection, &peer, tx.now)?;
     owner(tx, &claim.key, &peer.name)?;
     fence(tx, &key)?;
-    note(tx, "client_paired", key, peer.name.clone())?;
+    note(tx, AuditKind::ClientPaired, key, peer.name.clone())?;
     tell(tx, key, PeerChange::Reachable);
     Ok(Ok(Authorization::Granted { grants: peer.given, accepted: peer.accepts, paired: true }))
 }
@@ -197,7 +197,7 @@ pub(in crate::store) fn add_token(tx: &mut Tx<'_>, new: NewToken) -> Result<Toke
         new.uses,
         new.grants.to_strings().join(" ")
     );
-    audit::write(tx, &AuditEvent { event: "token_made", peer: None, detail })?;
+    audit::write(tx, &AuditEvent { event: AuditKind::TokenMade, peer: None, detail })?;
     Ok(Token {
         id: counted(id),
         grants: new.grants,
@@ -232,6 +232,9 @@ pub(in crate::store) fn cancel_token(tx: &mut Tx<'_>, id: u64) -> Result<(), Pee
     if deleted == 0 {
         return Err(PeerError::NoSuchToken(id));
     }
-    audit::write(tx, &AuditEvent { event: "token_cancelled", peer: None, detail: format!("token {id}") })?;
+    audit::write(
+        tx,
+        &AuditEvent { event: AuditKind::TokenCancelled, peer: None, detail: format!("token {id}") },
+    )?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Who is let in, what operators change about peers, and the audit log that tells of it.
 
 use opmesh::store::{
-    AuditEvent, AuditVerdict, Authorization, Dial, Greeting, Joining, NewPeer, NewToken, PeerChange,
-    PeerEdit, PeerError, Refusal, Role, Store, StoreError,
+    AuditEvent, AuditKind, AuditVerdict, Authorization, Dial, Greeting, Joining, NewPeer, NewToken,
+    PeerChange, PeerEdit, PeerError, Refusal, Role, Store, StoreError,
 };
 use opmesh_core::model::{Position, SetDigest, UnixMs};
 use opmesh_core::permission::{Grants, Scopes};
@@ -280,7 +280,8 @@ async fn an_audit_record_that_was_changed_or_taken_out_is_found() {
     let place = Place::new(10).await;
     let store = place.open();
     for n in 0..5 {
-        let event = AuditEvent { event: "started", peer: Some(key(n).key_id()), detail: n.to_string() };
+        let event =
+            AuditEvent { event: AuditKind::PeerRenamed, peer: Some(key(n).key_id()), detail: n.to_string() };
         store.note_audit(event).await.unwrap();
     }
     assert!(matches!(store.audit_verify().await.unwrap(), AuditVerdict::Whole { records: 5, .. }));
