@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod attack;
 mod admin_doors;
 mod audit;
 mod bytes;
