@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::admin::{Failure, Reason, Socket};
+use crate::admin::{AdminListener, Failure, Reason, Socket};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::{Spool, take_in};
@@ -126,6 +126,11 @@ async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure
         Failure::new(Reason::InvalidArgument, format!("{} is no path for a socket: {error}", path.display()))
     })?;
     let socket = Socket::bind(&path, options.config.admin_group.as_deref()).await?;
+    let config = &options.config;
+    let admin = match config.admin_listen {
+        Some(address) => Some(AdminListener::bind(node, address, config.admin_certificate.as_ref()).await?),
+        None => None,
+    };
     let listen = node.start_network(&options.listen).await?;
     let listener = |listen: &Listen| Listener {
         channel: listen.channel.name().to_owned(),
@@ -137,10 +142,14 @@ async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure
         listen: listen.iter().map(listener).collect(),
         web: None,
         admin_socket: path.display().to_string(),
+        admin_listen: admin.as_ref().map(|listener| listener.address().to_string()),
     };
     node.store().note_started(env!("CARGO_PKG_VERSION")).await?;
     node.set_serving(serving.clone());
     socket.serve(node);
+    if let Some(listener) = admin {
+        listener.serve(node);
+    }
     serving.write(&places.serve_file())?;
     tell_manager(&sd_notify::NotifyState::Ready);
     tracing::info!(instance = %node.instance(), key_id = %node.identity().key_id(), "ready");

@@ -175,6 +175,10 @@ calls! {
     begin_run(BeginRunRequest) -> BegunRun;
     /// Records the result of a run, once per key.
     finish_run(FinishRunRequest) -> FinishedRun;
+    /// Makes a token of the TCP listener.
+    create_admin_token(CreateAdminTokenRequest) -> CreatedAdminToken;
+    /// Makes it useless.
+    revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }
@@ -192,8 +196,12 @@ streams! {
     list_peers(ListPeersRequest) -> Peer;
     /// Tokens that can still be used.
     list_tokens(ListTokensRequest) -> Token;
+    /// Tokens of the TCP listener.
+    list_admin_tokens(ListAdminTokensRequest) -> AdminToken;
     /// Security events.
     list_audit(ListAuditRequest) -> AuditRecord;
+    /// Looks at this instance or at the way to a peer.
+    diagnose(DiagnoseRequest) -> Check;
 }
 
 impl Client {

@@ -4,6 +4,7 @@ use opmesh_core::permission::GrantFault;
 
 use super::error::{Failure, Reason};
 use super::socket::SocketError;
+use super::tcp::AdminListenError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use crate::node::{InitError, LockError, NodeError, ServeFileError};
@@ -163,6 +164,17 @@ impl From<SocketError> for Failure {
             SocketError::NoGroup { .. } => Reason::Config,
             SocketError::InUse { .. } => Reason::Locked,
             SocketError::NotASocket { .. } | SocketError::Io { .. } => Reason::Io,
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<AdminListenError> for Failure {
+    fn from(error: AdminListenError) -> Self {
+        let reason = match &error {
+            AdminListenError::Bind { .. } => Reason::Io,
+            AdminListenError::File { .. } => Reason::Config,
+            AdminListenError::Tls(_) => Reason::Identity,
         };
         Self::new(reason, error)
     }

@@ -1,22 +1,30 @@
 //! Who may call what: one table, applied in one place, before any handler runs.
 //!
 //! On the unix socket the kernel's word decides: uid 0 and the daemon's own uid may call everything; others reach the
-//! socket only as members of `admin.group`, and may record what their backups did and read the status. Knows no
-//! handlers; a call without a row here is refused to everybody who may not call everything.
+//! socket only as members of `admin.group`, and may record what their backups did and read the status. On the TCP
+//! listener the role of the caller's token decides. Reflection and health say nothing that the source does not:
+//! whoever may open the socket may look, and any valid token will do on TCP. Knows no handlers; a call without a row
+//! here needs the highest role.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::server::UdsConnectInfo;
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 
 use super::SERVICE;
+use super::bearer::Bearers;
 use super::error::{Failure, Reason};
+use super::tcp::Caller;
+use crate::node::Node;
+use crate::store::{AuditEvent, AuditKind};
 
 /// What a caller may do. Each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +75,7 @@ const ROLES: &[(&str, Role)] = &[
     ("GetPeer", Role::Read),
     ("AddPeer", Role::Security),
     ("VerifyPeer", Role::Security),
+    ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
     ("BlockPeer", Role::Security),
@@ -80,9 +89,15 @@ const ROLES: &[(&str, Role)] = &[
     ("ListTokens", Role::Security),
     ("CancelToken", Role::Security),
     ("JoinHub", Role::Security),
+    // Tokens of the TCP listener.
+    ("CreateAdminToken", Role::Security),
+    ("ListAdminTokens", Role::Security),
+    ("RevokeAdminToken", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),
     ("VerifyAudit", Role::Read),
+    // It makes this instance dial.
+    ("Diagnose", Role::Operate),
 ];
 
 /// What members of the group may call on the unix socket.
@@ -93,34 +108,127 @@ pub fn role_of(method: &str) -> Option<Role> {
     ROLES.iter().find(|(name, _)| *name == method).map(|(_, role)| *role)
 }
 
+/// Where a caller comes in, and so who vouches for it.
+#[derive(Debug, Clone)]
+pub(super) enum Door {
+    /// The unix socket of a daemon that runs as this user: the kernel says who calls.
+    Socket {
+        /// The daemon's uid.
+        own: u32,
+        /// Where refusals are written down.
+        node: Node,
+    },
+    /// The TCP listener: a token says what the caller may do.
+    Listener(Arc<Bearers>),
+}
+
+/// What a path asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted<'a> {
+    /// A call of the admin service; empty when it names none.
+    Call(&'a str),
+    /// Reflection or health.
+    Look,
+}
+
+impl Door {
+    /// Fails unless the caller may have what it asks for.
+    async fn admit(&self, path: &str, caller: Credentials) -> Result<(), Failure> {
+        let wanted = wanted(path);
+        match self {
+            Self::Socket { own, node } => {
+                if may(caller.uid, *own, wanted) {
+                    return Ok(());
+                }
+                let uid = caller.uid.map_or_else(|| "nobody".to_owned(), |uid| format!("uid {uid}"));
+                note(node, format!("{uid} on the socket called {path}")).await?;
+                Err(Failure::new(Reason::PermissionDenied, "only root and the daemon's own user may do this")
+                    .hint("members of admin.group may record runs and read the status"))
+            }
+            Self::Listener(bearers) => {
+                let Some(Caller { address, known }) = caller.connection else {
+                    return Err(Failure::new(Reason::Internal, "the connection is unknown"));
+                };
+                let role = bearers.role(address, caller.authorization.as_deref()).await?;
+                known.cancel();
+                let needed = needed(wanted);
+                if role >= needed {
+                    return Ok(());
+                }
+                let (has, needs) = (role.name(), needed.name());
+                note(bearers.node(), format!("{address} with the role {has} called {path}")).await?;
+                let text = format!("this needs the role {needs}; the token has {has}");
+                Err(Failure::new(Reason::PermissionDenied, text)
+                    .hint(format!("use a token that was made with `--role {needs}`")))
+            }
+        }
+    }
+}
+
+/// Writes a refusal to the audit log.
+async fn note(node: &Node, detail: String) -> Result<(), Failure> {
+    let event = AuditEvent { event: AuditKind::AdminRefused, peer: None, detail };
+    node.store().note_refusal(event).await?;
+    Ok(())
+}
+
+/// What a caller shows, by its connection and its headers.
+#[derive(Debug)]
+struct Credentials {
+    uid: Option<u32>,
+    connection: Option<Caller>,
+    authorization: Option<String>,
+}
+
+impl Credentials {
+    fn of(request: &Request<Body>) -> Self {
+        let socket = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        Self {
+            uid: socket.map(|caller| caller.uid()),
+            connection: request.extensions().get::<Caller>().cloned(),
+            authorization: header.map(str::to_owned),
+        }
+    }
+}
+
+fn wanted(path: &str) -> Wanted<'_> {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    match rest.split_once('/') {
+        Some((SERVICE, method)) => Wanted::Call(method),
+        Some((service, _)) if service.starts_with("grpc.") => Wanted::Look,
+        _ => Wanted::Call(""),
+    }
+}
+
+fn needed(wanted: Wanted<'_>) -> Role {
+    match wanted {
+        Wanted::Call(method) => role_of(method).unwrap_or(Role::Security),
+        Wanted::Look => Role::Read,
+    }
+}
+
+/// A caller that the kernel says nothing about may call nothing.
+fn may(caller: Option<u32>, own: u32, wanted: Wanted<'_>) -> bool {
+    let anybody = match wanted {
+        Wanted::Call(method) => RECORDING.contains(&method),
+        Wanted::Look => true,
+    };
+    caller.is_some_and(|uid| uid == 0 || uid == own || anybody)
+}
+
 /// Lets through what the caller may call.
 #[derive(Debug, Clone)]
 pub(super) struct Guarded<S> {
     service: S,
-    own: u32,
+    door: Door,
 }
 
 impl<S> Guarded<S> {
-    /// Guards a service of a daemon that runs as `own`.
-    pub(super) const fn new(service: S, own: u32) -> Self {
-        Self { service, own }
+    /// Guards a service behind this door.
+    pub(super) fn new(service: S, door: &Door) -> Self {
+        Self { service, door: door.clone() }
     }
-
-    fn may_call(&self, request: &Request<Body>) -> bool {
-        let caller = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-        may(caller.map(|caller| caller.uid()), self.own, method(request.uri().path()))
-    }
-}
-
-/// The call that a path names; empty when it is none of the admin service.
-fn method(path: &str) -> &str {
-    let rest = path.strip_prefix('/').and_then(|rest| rest.strip_prefix(SERVICE));
-    rest.and_then(|rest| rest.strip_prefix('/')).unwrap_or_default()
-}
-
-/// A caller that the kernel says nothing about may call nothing.
-fn may(caller: Option<u32>, own: u32, method: &str) -> bool {
-    caller.is_some_and(|uid| uid == 0 || uid == own || RECORDING.contains(&method))
 }
 
 impl<S: NamedService> NamedService for Guarded<S> {
@@ -129,25 +237,27 @@ impl<S: NamedService> NamedService for Guarded<S> {
 
 impl<S> Service<Request<Body>> for Guarded<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(context)
+    /// Ready at once: whatever the service needs is awaited with its request.
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.may_call(&request) {
-            return Box::pin(self.service.call(request));
-        }
-        let failure =
-            Failure::new(Reason::PermissionDenied, "only root and the daemon's own user may do this")
-                .hint("members of admin.group may record runs and read the status");
-        Box::pin(std::future::ready(Ok(Status::from(failure).into_http())))
+        let (service, door) = (self.service.clone(), self.door.clone());
+        let credentials = Credentials::of(&request);
+        Box::pin(async move {
+            match door.admit(request.uri().path(), credentials).await {
+                Ok(()) => service.oneshot(request).await,
+                Err(failure) => Ok(Status::from(failure).into_http()),
+            }
+        })
     }
 }
 
@@ -162,14 +272,24 @@ mod tests {
     #[test]
     fn root_and_the_daemons_user_may_call_everything_and_others_may_record() {
         for (name, _) in ROLES {
-            assert!(may(Some(0), 990, name) && may(Some(990), 990, name), "{name}");
-            assert!(!may(None, 990, name), "{name}");
-            assert_eq!(may(Some(1000), 990, name), RECORDING.contains(name), "{name}");
+            let call = Wanted::Call(name);
+            assert!(may(Some(0), 990, call) && may(Some(990), 990, call), "{name}");
+            assert!(!may(None, 990, call), "{name}");
+            assert_eq!(may(Some(1000), 990, call), RECORDING.contains(name), "{name}");
         }
-        assert_eq!(method("/opmesh.admin.v1.Admin/Status"), "Status");
+        assert!(may(Some(1000), 990, Wanted::Look) && !may(None, 990, Wanted::Look));
+    }
+
+    #[test]
+    fn what_is_no_call_of_the_service_needs_the_highest_role() {
+        assert_eq!(wanted("/opmesh.admin.v1.Admin/Status"), Wanted::Call("Status"));
+        assert_eq!(wanted("/grpc.health.v1.Health/Check"), Wanted::Look);
         for other in ["/opmesh.admin.v1.Admin", "/opmesh.admin.v1.AdminStatus", "/x/Status", "Status", ""] {
-            assert_eq!(method(other), "", "{other}");
+            assert_eq!(needed(wanted(other)), Role::Security, "{other}");
+            assert!(!may(Some(1000), 990, wanted(other)), "{other}");
         }
+        assert_eq!(needed(Wanted::Call("NoSuchCall")), Role::Security);
+        assert_eq!(needed(Wanted::Look), Role::Read);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use clap::Command;
 
 /// Every command of the first level, once.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Start here", &["demo", "init", "serve", "status"]),
+    ("Start here", &["demo", "init", "serve", "status", "doctor"]),
     ("Backups", &["run", "record", "ops", "hosts"]),
-    ("Peers", &["pair", "peer", "key", "audit"]),
+    ("Peers", &["pair", "peer", "key", "admin", "audit"]),
     ("About", &["version", "completion", "help"]),
 ];
 

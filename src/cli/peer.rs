@@ -190,9 +190,7 @@ impl Peer {
             Command::Verify { peer, key_id } => {
                 client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
             }
-            Command::Unverify { peer } => {
-                client.unverify_peer(pb::UnverifyPeerRequest { peer }).await?
-            }
+            Command::Unverify { peer } => client.unverify_peer(pb::UnverifyPeerRequest { peer }).await?,
             Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
             Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
             Command::Block { peer, reason } => {

@@ -1,19 +1,24 @@
 //! What may be written in the configuration file.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::AdminCertificate;
 use super::fault::{ConfigError, Place};
 
 /// Most entries of an id cache: more than the rows of the largest hub that was measured, and some 2 GB of memory.
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
+    "admin.certificate",
     "admin.group",
+    "admin.key",
+    "admin.listen",
     "cache.entries",
     "limits.accepts_per_second",
     "limits.accepts_per_second_per_address",
@@ -52,6 +57,12 @@ pub(super) struct File {
 pub(super) struct Admin {
     /// Name or number of the group that owns the admin socket.
     pub(super) group: Option<String>,
+    /// Where the admin service listens on TCP.
+    pub(super) listen: Option<Spanned<String>>,
+    /// The certificate that it shows there, in PEM.
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    /// The certificate's key, in PEM.
+    pub(super) key: Option<Spanned<PathBuf>>,
 }
 
 /// `[cache]`
@@ -134,6 +145,40 @@ pub(super) fn cache_entries(path: &Path, text: &str, entries: &Spanned<i64>) -> 
             &expected,
         )
     })
+}
+
+/// Where the admin service listens, checked.
+pub(super) fn admin_listen(
+    path: &Path,
+    text: &str,
+    listen: &Spanned<String>,
+) -> Result<SocketAddr, ConfigError> {
+    listen.get_ref().parse().map_err(|_| {
+        let expected = "expected ADDRESS:PORT, as in \"127.0.0.1:9852\"; leave the key out for no listener";
+        ConfigError::wrong(Place { path, text, span: listen.span() }, "admin.listen is no address", expected)
+    })
+}
+
+/// Certificate and key, both or neither; a path that is not absolute begins at the configuration's folder.
+pub(super) fn admin_certificate(
+    path: &Path,
+    text: &str,
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<Spanned<PathBuf>>,
+) -> Result<Option<AdminCertificate>, ConfigError> {
+    let folder = path.parent().unwrap_or(path);
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(AdminCertificate {
+            certificate: folder.join(certificate.get_ref()),
+            key: folder.join(key.get_ref()),
+        })),
+        (Some(alone), None) | (None, Some(alone)) => {
+            let place = Place { path, text, span: alone.span() };
+            let title = "admin.certificate and admin.key go together";
+            Err(ConfigError::wrong(place, title, "name both, or neither for the identity's own certificate"))
+        }
+    }
 }
 
 fn known(path: &Path, text: &str, above: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {

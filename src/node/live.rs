@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
+use super::past::History;
 use crate::store::Role;
 
 /// Where a session with a peer is.
@@ -48,6 +49,8 @@ pub struct Seat {
     pub equal: bool,
     /// A hub of ours has lacked something ever since.
     pub behind_since: Option<UnixMs>,
+    /// How the last sessions went.
+    pub history: History,
 }
 
 impl Seat {

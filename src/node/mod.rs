@@ -8,6 +8,7 @@ mod init;
 mod live;
 mod lock;
 mod network;
+mod past;
 mod serve_file;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use crate::transport::{Doorman, EVENT_QUEUE, Local, SessionEvent, Sessions};
 pub use init::{InitError, Initialized, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
+pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
 
 /// How long a node that closes waits for its tasks.
@@ -144,6 +146,11 @@ impl Node {
     /// Where its files are.
     pub fn places(&self) -> &Places {
         &self.inner.places
+    }
+
+    /// What it brings into every session.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.inner.local
     }
 
     /// Who it is.

@@ -70,9 +70,11 @@ kinds! {
     OwnerForked "owner_forked" "a host went back behind what lies here; what lay above was parked"
     OwnRollback "own_rollback" "a hub holds what this instance's own log does not know: it was restored from an older copy"
     DeletesGuarded "deletes_guarded" "a host deleted so much at once that the guard parked it; one record a frame"
+    AdminTokenMade "admin_token_made" "a token of the admin listener was made; with its number, label and role"
+    AdminTokenRevoked "admin_token_revoked" "a token of the admin listener was revoked"
+    AdminRefused "admin_refused" "a call of the admin service was refused: by uid on the socket, by token or role on the listener"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
-    CallerRefused "caller_refused" "a caller of the admin service was refused; with the call and who it was"
-    CallersRefused "callers_refused" "so many more callers of the admin service were refused within a minute"
+    AdminRefusalsRepeated "admin_refusals_repeated" "so many more calls of the admin service were refused within a minute"
 }
 
 /// Something that bears on security, to be written down.

@@ -6,6 +6,7 @@
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
 mod audit;
+mod disk;
 mod error;
 mod list;
 mod own;
@@ -28,20 +29,21 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, audit as audit_rows, events, lists, own_log, pairing, peer_rows, peers,
-    session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, health, lists, own_log, pairing,
+    peer_rows, peers, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
+pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
     BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
-    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts,
+    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts, StoreHealth,
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewPeer, NewToken, Peer, PeerChange,
-    PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
+    AdminToken, Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewAdminToken, NewPeer, NewToken,
+    Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -126,6 +128,19 @@ impl Store {
     /// The store itself.
     pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
         self.engine.facts().await
+    }
+
+    /// Whether the file is whole, as far as a look can tell.
+    pub async fn health(&self) -> Result<StoreHealth, StoreError> {
+        self.engine.read(health::health).await
+    }
+
+    /// The room under the store; asked on a thread that may wait.
+    pub async fn disk(&self) -> Result<Disk, StoreError> {
+        let path = self.engine.path().to_owned();
+        let ask =
+            move |_: &_| Disk::of(&path).map_err(|error| StoreError::Engine { reason: error.to_string() });
+        self.engine.read(ask).await
     }
 
     /// What this instance calls itself, for lists.
@@ -260,6 +275,12 @@ impl Store {
         self.engine.write(Weight::ONE, move |tx| peers::note_refused(tx, key, refusal)).await
     }
 
+    /// Why a key was refused last, when and under which name, if the audit log has it; of keys that are no peers, too.
+    pub async fn last_refusal(&self, key: &KeyId) -> Result<Option<(Refusal, UnixMs, String)>, StoreError> {
+        let key = *key;
+        self.engine.read(move |connection| health::last_refusal(connection, &key)).await
+    }
+
     /// All peers, by name.
     pub async fn peers(&self) -> Result<Vec<Peer>, StoreError> {
         let mut peers = self.engine.read(peer_rows::all).await?;
@@ -327,6 +348,31 @@ impl Store {
     /// Makes a token useless.
     pub async fn cancel_token(&self, id: u64) -> Result<(), PeerError> {
         self.engine.write(Weight::ONE, move |tx| pairing::cancel_token(tx, id)).await
+    }
+
+    /// Remembers a token of the admin listener.
+    pub async fn add_admin_token(&self, token: NewAdminToken) -> Result<AdminToken, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::add(tx, token)).await
+    }
+
+    /// All tokens of the admin listener, oldest first; expired ones for a while.
+    pub async fn admin_tokens(&self) -> Result<Vec<AdminToken>, StoreError> {
+        self.engine.read(admin_tokens::list).await
+    }
+
+    /// The token of the admin listener with this hash, expired or not.
+    pub async fn find_admin_token(&self, hash: [u8; 32]) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.read(move |connection| admin_tokens::find(connection, &hash)).await
+    }
+
+    /// Remembers that a token of the admin listener was used.
+    pub async fn note_admin_token_used(&self, id: u64) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::note_used(tx, id)).await
+    }
+
+    /// Forgets a token of the admin listener; what it was, if it was there.
+    pub async fn revoke_admin_token(&self, id: u64) -> Result<Option<AdminToken>, StoreError> {
+        self.engine.write(Weight::ONE, move |tx| admin_tokens::revoke(tx, id)).await
     }
 
     /// Writes an audit record for something that changes no row.

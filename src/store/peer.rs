@@ -347,3 +347,33 @@ pub struct Token {
     /// How often it may still be used.
     pub uses_left: u32,
 }
+
+/// A token of the admin listener to be remembered: never the token itself.
+#[derive(Debug, Clone)]
+pub struct NewAdminToken {
+    /// BLAKE3 of the token.
+    pub hash: [u8; 32],
+    /// What it allows, by the name that the admin service has for it.
+    pub role: &'static str,
+    /// For the operator; may be empty.
+    pub label: String,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
+}
+
+/// A token of the admin listener as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    /// Its number.
+    pub id: u64,
+    /// What it allows, by the name that the admin service has for it.
+    pub role: String,
+    /// For the operator.
+    pub label: String,
+    /// When it was made.
+    pub created: UnixMs,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
+    /// When it was last used, within a minute.
+    pub used: Option<UnixMs>,
+}

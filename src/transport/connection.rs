@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub(super) struct Gate {
     known: AtomicBool,
     taken: AtomicBool,
     admitted: Mutex<Option<Admitted>>,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Gate {
@@ -64,6 +66,8 @@ impl Gate {
             known: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         })
     }
 
@@ -83,6 +87,11 @@ impl Gate {
     /// The handshake is complete: time does not matter any more.
     pub(super) fn established(&self) {
         self.settled.cancel();
+    }
+
+    /// What went over the connection so far, below TLS: sent, received.
+    pub(super) fn carried_bytes(&self) -> (u64, u64) {
+        (self.sent_bytes.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
     }
 
     /// The session has ended; so does the connection, soon.
@@ -159,6 +168,7 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
+        self.gate.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
         if self.gate.known.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -187,7 +197,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gated<IO> {
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.open(cx)?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.gate.sent_bytes.fetch_add(wide(written), Ordering::Relaxed);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -198,6 +210,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// A connection that is ready for HTTP/2.

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use opmesh_core::handshake::{
-    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, Dialer, DialerConfig,
-    Established, Proof,
+    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, Confirm, Dialer,
+    DialerConfig, DialerSigning, Established, Proof, SignRequest,
 };
-use opmesh_core::model::PublicKey;
+use opmesh_core::model::{KeyId, PublicKey};
+use opmesh_core::protocol::Capability;
 
 use crate::store::Authorization;
 use crate::wire;
@@ -17,6 +18,7 @@ use crate::wire;
 use super::Local;
 use super::connection::ConnectionInfo;
 use super::ending::Ending;
+use super::inquiry;
 use super::link::Link;
 use super::noise::Noise;
 use super::session::Target;
@@ -25,15 +27,21 @@ use super::session::Target;
 /// down takes, so that the time tells no more than the answer.
 const REFUSAL_AFTER: Duration = Duration::from_millis(50);
 
+/// What a dialer that was let in came for.
+#[derive(Debug)]
+pub(super) enum Visit {
+    /// A session.
+    Session(Box<Established>),
+    /// An answer, which it got.
+    Inquiry,
+}
+
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
-pub(super) async fn accept(
-    local: &Local,
-    link: &mut Link,
-    info: &ConnectionInfo,
-) -> Result<Established, Ending> {
+pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo) -> Result<Visit, Ending> {
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
@@ -44,7 +52,7 @@ pub(super) async fn accept(
 
     let proof = wire::proof(link.receive().await?)?;
     let heard = local.clock.monotonic();
-    let (awaiting_confirm, accepted) = match judge(local, info, awaiting_proof, proof).await {
+    let (peer, awaiting_confirm, accepted) = match judge(local, info, awaiting_proof, proof).await {
         Ok(let_in) => let_in,
         Err(ending) => {
             // Whatever was wrong, the answer takes as long.
@@ -56,10 +64,15 @@ pub(super) async fn accept(
     info.gate.authenticated();
     link.send(accepted.into()).await?;
 
-    let confirm = wire::confirm(link.receive().await?)?;
-    let established = awaiting_confirm.confirm(confirm)?;
+    let last = link.receive().await?;
+    if wire::is_inquiry(&last) {
+        let findings = inquiry::findings(local, peer, wire::inquiry(last)?).await?;
+        link.send(findings.into()).await?;
+        return Ok(Visit::Inquiry);
+    }
+    let established = awaiting_confirm.confirm(wire::confirm(last)?)?;
     info.gate.established();
-    Ok(established)
+    Ok(Visit::Session(Box::new(established)))
 }
 
 /// Whether the dialer holds the keys that it presents, and is let in.
@@ -68,7 +81,7 @@ async fn judge(
     info: &ConnectionInfo,
     awaiting_proof: AcceptorAwaitingProof,
     proof: Proof,
-) -> Result<(AcceptorAwaitingConfirm, Accepted), Ending> {
+) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted), Ending> {
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
     let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
     let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
@@ -84,7 +97,8 @@ async fn judge(
     }
     match local.store.authorize(claim).await? {
         Authorization::Granted { grants, accepted, .. } => {
-            Ok(authorizing.authorized(grants.to_strings(), accepted))
+            let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
+            Ok((peer, awaiting_confirm, accepted))
         }
         Authorization::Refused(refusal) => {
             if doorman.noise.may_log(Noise::Refused) {
@@ -95,7 +109,7 @@ async fn judge(
     }
 }
 
-/// Proves to a hub who we are, once it has proved who it is.
+/// Proves to a hub who we are, once it has proved who it is, and completes the handshake.
 pub(super) async fn dial(
     local: &Local,
     link: &mut Link,
@@ -103,9 +117,25 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
+    let (signing, request) = greet(local, link, info, tls_peer, target).await?;
+    let (established, confirm) = prove(local, link, target, signing, request).await?;
+    link.send(confirm.into()).await?;
+    info.gate.established();
+    Ok(established)
+}
+
+/// Lets a hub prove who it is; it has learnt nothing about us yet.
+pub(super) async fn greet(
+    local: &Local,
+    link: &mut Link,
+    info: &ConnectionInfo,
+    tls_peer: Option<PublicKey>,
+    target: &Target,
+) -> Result<(DialerSigning, SignRequest), Ending> {
     let config = DialerConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
+        capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
@@ -116,8 +146,19 @@ pub(super) async fn dial(
     link.send(hello.into()).await?;
 
     let challenge = wire::challenge(link.receive().await?)?;
-    let (signing, request) = awaiting_challenge.challenge(challenge)?;
+    let greeted = awaiting_challenge.challenge(challenge)?;
     info.gate.authenticated();
+    Ok(greeted)
+}
+
+/// Proves to a hub who we are; it lets us in, and waits for our last word.
+pub(super) async fn prove(
+    local: &Local,
+    link: &mut Link,
+    target: &Target,
+    signing: DialerSigning,
+    request: SignRequest,
+) -> Result<(Established, Confirm), Ending> {
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
     let identity_signature = local.identity.sign(&request.identity);
@@ -125,10 +166,7 @@ pub(super) async fn dial(
     link.send(proof.into()).await?;
 
     let accepted = wire::accepted(link.receive().await?)?;
-    let (established, confirm) = awaiting_accepted.accepted(accepted)?;
-    link.send(confirm.into()).await?;
-    info.gate.established();
-    Ok(established)
+    Ok(awaiting_accepted.accepted(accepted)?)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Ending> {

@@ -15,8 +15,10 @@ mod driver;
 mod ending;
 mod event;
 mod handshake;
+mod inquiry;
 mod link;
 mod noise;
+pub mod probe;
 mod rate;
 mod routes;
 mod server;
@@ -43,9 +45,9 @@ pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
 pub use server::{ListenError, Server, http2};
-pub use sessions::Sessions;
+pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{OtherKey, TlsError};
+pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
 
 /// What this instance brings into every session.
 #[derive(Debug)]
@@ -67,3 +69,6 @@ pub struct Local {
     /// Where the node hears what sessions do; made with [`EVENT_QUEUE`].
     pub events: mpsc::Sender<SessionEvent>,
 }
+
+/// This program's version, as peers are told that ask.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");

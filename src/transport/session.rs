@@ -29,8 +29,10 @@ use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
 use super::driver::{Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
+use super::handshake::Visit;
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::noise::Noise;
+use super::sessions::FailedDialer;
 use super::{Local, client, handshake, status};
 
 /// Whom to dial, and what to say.
@@ -64,7 +66,8 @@ pub(super) async fn accept(
     async move {
         let greeting = handshake::accept(&local, &mut link, &info);
         match within_handshake(&stop, greeting).await {
-            Ok(established) => run_hub(&local, link, established, stop).await,
+            Ok(Visit::Session(established)) => run_hub(&local, link, &info, *established, stop).await,
+            Ok(Visit::Inquiry) => link.close([], &stopped()).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
                 let is_logged = matches!(ending, Ending::Refused(_) | Ending::TooOften);
@@ -73,6 +76,10 @@ pub(super) async fn accept(
                 }
                 let detail = format!("{}: {ending}", info.address.ip());
                 record(&local, ending.event_at_hub(), None, detail).await;
+                if let Ending::Handshake(fault) = &ending {
+                    let (at, address) = (local.clock.wall(), info.address.ip());
+                    local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
+                }
                 link.close([], &ending).await;
             }
         }
@@ -82,7 +89,13 @@ pub(super) async fn accept(
     gate.session_over();
 }
 
-async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
+async fn run_hub(
+    local: &Arc<Local>,
+    link: Link,
+    info: &ConnectionInfo,
+    established: Established,
+    stop: CancellationToken,
+) {
     let peer = established.peer.key_id();
     let role = Role::AuthorizedClient;
     // A dialer's span had it from the beginning.
@@ -112,7 +125,7 @@ async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop:
     };
     record(local, ending.event_in_session(), Some(peer), ending.to_string()).await;
     link.close(rest, &ending).await;
-    part(local, peer, role, ending).await;
+    part(local, peer, role, info, ending).await;
 }
 
 /// Connects to a hub and runs one session with it, as the owner of operations.
@@ -130,8 +143,9 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
             }
             Ok(open) => {
                 let begun = local.clock.monotonic();
+                let info = open.info.clone();
                 let ending = run_owner(local, open, target, stop).await;
-                part(local, hub, role, ending.clone()).await;
+                part(local, hub, role, &info, ending.clone()).await;
                 (ending, Some(local.clock.monotonic().saturating_sub(begun)))
             }
         };
@@ -259,13 +273,15 @@ async fn record(local: &Local, event: Option<AuditKind>, peer: Option<KeyId>, de
 }
 
 /// Makes known how the session ended, unless a newer one has its place already: that one's news count.
-async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
+async fn part(local: &Local, peer: KeyId, role: Role, info: &ConnectionInfo, ending: Ending) {
     if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
         tracing::info!(reason = %ending, "a session ended");
     } else {
         tracing::warn!(reason = %ending, "a session broke off");
     }
     if !local.sessions.is_live(&peer, role) {
+        let (sent_bytes, received_bytes) = info.gate.carried_bytes();
+        local.tell(peer, role, SessionNews::Carried { sent_bytes, received_bytes }).await;
         local.tell(peer, role, SessionNews::Ended(ending)).await;
     }
 }

@@ -57,12 +57,16 @@ fn violation_code(violation: &Violation) -> Code {
         Violation::BaseIsNotCursor { .. } | Violation::SupersededIncarnation { .. } => {
             Code::FailedPrecondition
         }
-        Violation::CreditExceeded { .. } | Violation::TooManyManifests { .. } => Code::ResourceExhausted,
+        Violation::CreditExceeded { .. }
+        | Violation::TooManyManifests { .. }
+        | Violation::TooOften { .. } => Code::ResourceExhausted,
         Violation::OutOfState { .. }
         | Violation::ManifestGap { .. }
         | Violation::DoesNotFitManifest { .. }
         | Violation::MarkNotAtEnd { .. }
         | Violation::UnknownMatchpoint(_)
+        | Violation::SecondWrite
+        | Violation::UnaskedAnswer
         | Violation::ImpossibleAck
         | Violation::ImpossibleVerdict { .. } => Code::InvalidArgument,
     }
@@ -86,6 +90,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::ChainBeforeFirstChange
         | WireFault::Unknown { .. }
         | WireFault::TombstoneScope { .. }
+        | WireFault::Document { .. }
         | WireFault::Scopes { .. }
         | WireFault::Name(_) => Code::InvalidArgument,
     }

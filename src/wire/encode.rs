@@ -21,6 +21,7 @@ pub fn encode(message: Message) -> pb::Frame {
         Message::Ops(ops) => Body::Ops(ops.into()),
         Message::Mark(mark) => Body::Mark(mark.into()),
         Message::Ack(ack) => Body::Ack(ack.into()),
+        Message::Share(share) => super::share::body(share),
         Message::Heartbeat => Body::Heartbeat(pb::Heartbeat {}),
         Message::End(reason) => Body::End(reason.into()),
     };

@@ -272,7 +272,8 @@ async fn json_of_status_is_the_documented_contract() {
         "since_unix_ms": null,
         "listen": [],
         "web": null,
-        "admin_socket": null
+        "admin_socket": null,
+        "admin_listen": null
       },
       "position": {
         "modno": "1",

@@ -17,6 +17,8 @@ pub struct AcceptorConfig {
     pub me: PublicKey,
     /// Our label for ourselves.
     pub instance: InstanceId,
+    /// What we can do beyond the version, strictly ascending.
+    pub capabilities: Vec<String>,
     /// The channel.
     pub keys: ChannelKeys,
     /// The key in the dialer's certificate, in a channel that has one.
@@ -44,12 +46,12 @@ impl AcceptorAwaitingHello {
         nonce: MessageNonce,
         session: [u8; 16],
     ) -> Result<(AcceptorSigning, Vec<u8>), HandshakeFault> {
-        let AcceptorConfig { me, instance, keys, tls_peer } = self.config;
+        let AcceptorConfig { me, instance, capabilities, keys, tls_peer } = self.config;
         let version = common_version(&hello.versions)?;
         if hello.target_tag != target_tag(&me.key_id(), &hello.nonce) {
             return Err(HandshakeFault::WrongTarget);
         }
-        let me = Party { key: me, instance, capabilities: Vec::new() };
+        let me = Party { key: me, instance, capabilities };
         let transcript = Opened::new(&keys, &hello, version, &nonce, &session);
         let signed = transcript.acceptor_signs(&me);
         Ok((AcceptorSigning { transcript, me, tls_peer, version, nonce, session }, signed))
@@ -174,6 +176,7 @@ impl AcceptorAwaitingConfirm {
         Ok(Established {
             peer: self.transcript.dialer.key,
             instance: self.transcript.dialer.instance,
+            capabilities: self.transcript.dialer.capabilities,
             session: self.session,
             grants_received: confirm.grants,
             accepted: self.accepted,

@@ -1,8 +1,10 @@
 //! The handlers: one method for each call, over a node. They run in the daemon behind its socket, and in a command's
 //! own process when there is no daemon; they cannot tell the two apart.
 
+mod admin_tokens;
 mod apply;
 mod audit;
+mod diagnose;
 mod freshness;
 mod hosts;
 mod join;
@@ -197,5 +199,33 @@ impl Admin for Handlers {
 
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {
         Ok(Response::new(audit::verify(&self.node).await?))
+    }
+
+    async fn create_admin_token(
+        &self,
+        request: Request<pb::CreateAdminTokenRequest>,
+    ) -> Answer<pb::CreatedAdminToken> {
+        Ok(Response::new(admin_tokens::create(&self.node, request.into_inner()).await?))
+    }
+
+    type ListAdminTokensStream = Lines<pb::AdminToken>;
+    async fn list_admin_tokens(
+        &self,
+        _: Request<pb::ListAdminTokensRequest>,
+    ) -> Answer<Self::ListAdminTokensStream> {
+        Ok(stream(&self.node, admin_tokens::list))
+    }
+
+    async fn revoke_admin_token(
+        &self,
+        request: Request<pb::RevokeAdminTokenRequest>,
+    ) -> Answer<pb::AdminToken> {
+        Ok(Response::new(admin_tokens::revoke(&self.node, &request.into_inner().id).await?))
+    }
+
+    type DiagnoseStream = Lines<pb::Check>;
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
+        let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
+        Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
     }
 }

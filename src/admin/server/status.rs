@@ -34,7 +34,7 @@ pub(super) async fn status(node: &Node) -> Result<pb::StatusReply, Failure> {
 
 fn daemon(node: &Node) -> pb::Daemon {
     let Some(serving) = node.serving() else { return pb::Daemon::default() };
-    let ServeFile { ready: running, pid, listen, web, admin_socket } = serving.clone();
+    let ServeFile { ready: running, pid, listen, web, admin_socket, admin_listen } = serving.clone();
     let listener = |listener: crate::node::Listener| pb::Listener {
         channel: listener.channel,
         address: listener.address,
@@ -46,6 +46,7 @@ fn daemon(node: &Node) -> pb::Daemon {
         listen: listen.into_iter().map(listener).collect(),
         web,
         admin_socket: Some(admin_socket),
+        admin_listen,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The store on SQLite: one writing thread, a few reading ones, and the way from async callers to them.
 
+pub(super) mod admin_tokens;
 pub(super) mod audit;
 pub(super) mod audit_files;
 mod connection;
 mod copy;
 pub(super) mod events;
+pub(super) mod health;
 pub(super) mod lists;
 mod memory;
 mod notes;
@@ -296,6 +298,10 @@ impl Engine {
 
     pub(super) fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
         self.peers.subscribe()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn clock(&self) -> Clock {
