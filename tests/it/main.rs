@@ -28,6 +28,7 @@ mod intake_real;
 mod intake_store;
 mod life;
 mod peer_watch;
+mod revocations;
 mod store_contract;
 mod tidy;
 mod vectors;
