@@ -1,7 +1,7 @@
 //! How many connections there may be, and how many of strangers.
 //!
 //! Counts only; called by the listeners before anything is read from a connection, and by the connection's gate when
-//! its peer turns out to be known.
+//! its peer turns out to be known. Behind a proxy the same is counted of streams.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -46,7 +46,15 @@ struct Counts {
 impl Admission {
     /// Counts a new connection, as a stranger's.
     pub(super) fn admit(&self, address: IpAddr) -> Result<Admitted, Turned> {
-        let address = network(address);
+        self.admit_from(Origin::Network(network(address)))
+    }
+
+    /// The same where a proxy stands in between, so that its address says nothing about the peer's.
+    pub(super) fn admit_behind_proxy(&self) -> Result<Admitted, Turned> {
+        self.admit_from(Origin::Proxy)
+    }
+
+    fn admit_from(&self, origin: Origin) -> Result<Admitted, Turned> {
         let mut counts = self.counts();
         if counts.connections >= CONNECTIONS {
             return Err(Turned::Full);
@@ -54,15 +62,17 @@ impl Admission {
         if counts.strangers >= UNAUTHENTICATED {
             return Err(Turned::Strangers);
         }
-        let here = counts.by_address.entry(address).or_default();
-        if *here >= UNAUTHENTICATED_PER_ADDRESS {
-            return Err(Turned::StrangersFromAddress);
+        if let Origin::Network(network) = origin {
+            let here = counts.by_address.entry(network).or_default();
+            if *here >= UNAUTHENTICATED_PER_ADDRESS {
+                return Err(Turned::StrangersFromAddress);
+            }
+            *here += 1;
         }
-        *here += 1;
         counts.connections += 1;
         counts.strangers += 1;
         drop(counts);
-        Ok(Admitted { admission: self.clone(), stranger_from: Some(address) })
+        Ok(Admitted { admission: self.clone(), stranger_from: Some(origin) })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -75,19 +85,28 @@ impl Admission {
 #[derive(Debug)]
 pub(super) struct Admitted {
     admission: Admission,
-    stranger_from: Option<IpAddr>,
+    stranger_from: Option<Origin>,
+}
+
+/// What strangers are counted by.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Network(IpAddr),
+    Proxy,
 }
 
 impl Admitted {
     /// The peer has proved who it is: makes room for other strangers.
     pub(super) fn known(&mut self) {
-        let Some(address) = self.stranger_from.take() else { return };
+        let Some(origin) = self.stranger_from.take() else { return };
         let mut counts = self.admission.counts();
         counts.strangers = counts.strangers.saturating_sub(1);
-        if let Some(here) = counts.by_address.get_mut(&address) {
+        if let Origin::Network(network) = origin
+            && let Some(here) = counts.by_address.get_mut(&network)
+        {
             *here = here.saturating_sub(1);
             if *here == 0 {
-                counts.by_address.remove(&address);
+                counts.by_address.remove(&network);
             }
         }
     }
@@ -139,6 +158,18 @@ mod tests {
         drop(held);
         assert_eq!(admission.counts().connections, 0);
         assert!(admission.counts().by_address.is_empty());
+    }
+
+    #[test]
+    fn behind_a_proxy_there_are_no_addresses_to_count_by() {
+        let admission = Admission::default();
+        let mut held: Vec<_> = (0..64).map(|_| admission.admit_behind_proxy().unwrap()).collect();
+        assert_eq!(admission.admit_behind_proxy().unwrap_err(), Turned::Strangers);
+        held[0].known();
+        assert!(admission.admit_behind_proxy().is_ok());
+        drop(held);
+        assert_eq!(admission.counts().connections, 0);
+        assert_eq!(admission.counts().strangers, 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! One connection, TLS or plain, and the gate that watches it.
+//! One connection, with TLS or without, and the gate that watches it.
 //!
 //! The gate lies below TLS, so that every byte counts: a peer that has not proved who it is may send little and stay
-//! briefly, and a connection whose session is over goes after a moment. Nothing here knows frames.
+//! briefly, and a connection whose session is over goes after a moment. What comes from a proxy carries the streams of
+//! several peers: there each stream has a gate of its own, see `upstream.rs`. Nothing here knows frames.
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,9 @@ use tonic::transport::server::Connected;
 
 use opmesh_core::handshake::ChannelKeys;
 
+use super::address::Channel;
 use super::admission::Admitted;
+use super::upstream::{Carried, Upstream};
 
 /// TLS and the whole handshake together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,16 +46,28 @@ pub(super) struct Gate {
     known: AtomicBool,
     taken: AtomicBool,
     admitted: Mutex<Option<Admitted>>,
+    /// The connection that carries this one stream of several.
+    carried: Option<Carried>,
 }
 
 impl Gate {
     pub(super) fn new(admitted: Option<Admitted>) -> Arc<Self> {
+        Self::with(admitted, None)
+    }
+
+    /// For one stream of a connection that carries several.
+    pub(super) fn of_stream(admitted: Admitted, carried: Carried) -> Arc<Self> {
+        Self::with(Some(admitted), Some(carried))
+    }
+
+    fn with(admitted: Option<Admitted>, carried: Option<Carried>) -> Arc<Self> {
         Arc::new(Self {
             settled: CancellationToken::new(),
             over: CancellationToken::new(),
             known: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
+            carried,
         })
     }
 
@@ -68,6 +83,14 @@ impl Gate {
         if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             admitted.known();
         }
+        if let Some(carried) = &self.carried {
+            carried.known();
+        }
+    }
+
+    /// Whether the peer has proved who it is.
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
     /// The session has ended; so does the connection, soon.
@@ -103,6 +126,8 @@ enum Closed {
     TooMuch,
     #[error("the session is over")]
     SessionOver,
+    #[error("no stream has used the connection for a while")]
+    Idle,
 }
 
 impl From<Closed> for io::Error {
@@ -114,7 +139,8 @@ impl From<Closed> for io::Error {
 /// A socket behind its gate.
 pub(super) struct Gated<IO> {
     io: IO,
-    gate: Arc<Gate>,
+    /// Counts what is read; none where each stream counts for itself.
+    gate: Option<Arc<Gate>>,
     closing: Pin<Box<dyn Future<Output = Closed> + Send>>,
     closed: Option<Closed>,
     read: usize,
@@ -124,7 +150,16 @@ impl<IO> Gated<IO> {
     /// The handshake's time starts now.
     pub(super) fn new(io: IO, gate: Arc<Gate>, handshake: Duration) -> Self {
         let closing = Box::pin(gate.clone().closing(handshake));
-        Self { io, gate, closing, closed: None, read: 0 }
+        Self { io, gate: Some(gate), closing, closed: None, read: 0 }
+    }
+
+    /// A connection that carries the streams of several peers.
+    pub(super) fn upstream(io: IO, upstream: Arc<Upstream>) -> Self {
+        let closing = Box::pin(async move {
+            upstream.unused().await;
+            Closed::Idle
+        });
+        Self { io, gate: None, closing, closed: None, read: 0 }
     }
 
     fn open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -137,7 +172,7 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
-        if self.gate.known.load(Ordering::Relaxed) {
+        if self.gate.as_ref().is_none_or(|gate| gate.is_known()) {
             return Ok(());
         }
         self.read = self.read.saturating_add(bytes);
@@ -181,19 +216,49 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
 /// A connection that is ready for HTTP/2.
 pub(super) struct Connection {
     io: Transport,
-    info: Arc<ConnectionInfo>,
+    below: Below,
+}
+
+/// What a request finds out about the connection that it came over.
+#[derive(Debug, Clone)]
+pub(super) enum Below {
+    /// It is one peer's, or this one stream of it is.
+    Peer(Arc<ConnectionInfo>),
+    /// It is a proxy's.
+    Proxy(Arc<Upstream>),
 }
 
 enum Transport {
+    /// Ours, or a proxy's.
     Tls(Box<TlsStream<Gated<TcpStream>>>),
-    Plain(Box<Gated<TcpStream>>),
+    Bare(Box<Gated<TcpStream>>),
 }
 
 /// What a session has to know about the connection below it.
 pub(super) struct ConnectionInfo {
     pub(super) gate: Arc<Gate>,
-    pub(super) keys: ChannelKeys,
+    pub(super) protection: Protection,
+    /// Of the other end of the connection, be it the peer or a proxy.
     pub(super) address: SocketAddr,
+}
+
+/// What the connection does for a handshake in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Protection {
+    /// It is bound to the handshake by these.
+    Bound(ChannelKeys),
+    /// Nothing: keys are agreed inside the stream.
+    Sealed,
+}
+
+impl Protection {
+    pub(super) fn channel(&self) -> Channel {
+        match self {
+            Self::Bound(ChannelKeys::Tls { .. }) => Channel::Tls,
+            Self::Bound(ChannelKeys::Plain) => Channel::Plain,
+            Self::Bound(ChannelKeys::Sealed { .. }) | Self::Sealed => Channel::Sealed,
+        }
+    }
 }
 
 impl fmt::Debug for ConnectionInfo {
@@ -202,25 +267,37 @@ impl fmt::Debug for ConnectionInfo {
     }
 }
 
+impl Below {
+    pub(super) fn peer(&self) -> Option<Arc<ConnectionInfo>> {
+        match self {
+            Self::Peer(info) => Some(info.clone()),
+            Self::Proxy(_) => None,
+        }
+    }
+}
+
+impl From<ConnectionInfo> for Below {
+    fn from(info: ConnectionInfo) -> Self {
+        Self::Peer(Arc::new(info))
+    }
+}
+
 impl Connection {
-    pub(super) fn tls(stream: TlsStream<Gated<TcpStream>>, info: ConnectionInfo) -> Self {
-        Self { io: Transport::Tls(Box::new(stream)), info: Arc::new(info) }
+    pub(super) fn tls(stream: TlsStream<Gated<TcpStream>>, below: Below) -> Self {
+        Self { io: Transport::Tls(Box::new(stream)), below }
     }
 
-    pub(super) fn plain(stream: Gated<TcpStream>, info: ConnectionInfo) -> Self {
-        Self { io: Transport::Plain(Box::new(stream)), info: Arc::new(info) }
-    }
-
-    pub(super) fn info(&self) -> Arc<ConnectionInfo> {
-        self.info.clone()
+    /// Without TLS of our own.
+    pub(super) fn bare(stream: Gated<TcpStream>, below: Below) -> Self {
+        Self { io: Transport::Bare(Box::new(stream)), below }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Arc<ConnectionInfo>;
+    type ConnectInfo = Below;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.info()
+        self.below.clone()
     }
 }
 
@@ -232,7 +309,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_read(cx, buf),
-            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Bare(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -241,21 +318,21 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_write(cx, buf),
-            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Bare(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_flush(cx),
-            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+            Transport::Bare(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Bare(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

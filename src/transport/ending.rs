@@ -8,8 +8,9 @@ use opmesh_core::session::Finish;
 use crate::store::{Refusal, StoreError};
 use crate::wire::WireFault;
 
-use super::address::AddressFault;
+use super::address::{AddressFault, Channel};
 use super::client::DialError;
+use super::seal::SealFault;
 
 /// The end of one session or of one attempt. The text is for this side's operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,15 @@ pub enum Ending {
     /// The peer sent what is no message, or one of another phase.
     #[error("the peer broke the protocol: {0}")]
     Wire(#[from] WireFault),
+    /// The dialer begins as in another channel than the one that is configured here.
+    #[error("the dialer uses another channel: {}", channel_advice(*.listener))]
+    OtherChannel {
+        /// Ours.
+        listener: Channel,
+    },
+    /// Somebody between the two changes what is sent, or the peer cannot seal.
+    #[error("the sealed channel failed: {0}")]
+    Seal(#[from] SealFault),
     /// The peer is not who it should be, or somebody interferes.
     #[error("the handshake failed: {0}")]
     Handshake(#[from] HandshakeFault),
@@ -75,6 +85,14 @@ impl Ending {
             _ => None,
         }
     }
+}
+
+/// What to do about two sides with different channels, for either of them.
+pub(super) fn channel_advice(listener: Channel) -> String {
+    format!(
+        "the channel of this listener is {listener}; if that is meant, set it on the host, too: \
+         `opmesh peer set HUB --channel {listener}`"
+    )
 }
 
 fn finish_text(finish: &Finish) -> String {

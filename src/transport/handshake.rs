@@ -1,18 +1,19 @@
 //! The handshake's messages over a stream, one after the other.
 //!
-//! `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
+//! On a sealed channel the exchange of keys comes first. `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
 //! says who is let in. The driver bounds the time.
 
-use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
+use opmesh_core::handshake::{Acceptor, AcceptorConfig, ChannelKeys, Dialer, DialerConfig, Established};
 use opmesh_core::model::PublicKey;
 
 use crate::store::Authorization;
-use crate::wire;
+use crate::wire::{self, Frame};
 
 use super::Local;
-use super::connection::ConnectionInfo;
+use super::connection::{ConnectionInfo, Protection};
 use super::ending::Ending;
 use super::link::Link;
+use super::seal;
 use super::session::Target;
 
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
@@ -21,13 +22,14 @@ pub(super) async fn accept(
     link: &mut Link,
     info: &ConnectionInfo,
 ) -> Result<Established, Ending> {
+    let (keys, hello) = answer_channel(link, info).await?;
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
-        keys: info.keys.clone(),
+        keys,
         tls_peer: None,
     });
-    let hello = wire::hello(link.receive().await?)?;
+    let hello = wire::hello(hello)?;
     let (signing, message) = awaiting_hello.hello(hello, random()?, random()?)?;
     let (awaiting_proof, challenge) = signing.signed(local.identity.sign(&message));
     link.send(challenge.into()).await?;
@@ -58,13 +60,14 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
+    let keys = offer_channel(link, info).await?;
     let config = DialerConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
-        keys: info.keys.clone(),
+        keys,
         tls_peer,
     };
     let (awaiting_challenge, hello) = Dialer::start(config, random()?);
@@ -83,6 +86,47 @@ pub(super) async fn dial(
     let (established, confirm) = awaiting_accepted.accepted(accepted)?;
     link.send(confirm.into()).await?;
     Ok(established)
+}
+
+/// What the channel gives the handshake, and the dialer's first frame in it.
+async fn answer_channel(link: &mut Link, info: &ConnectionInfo) -> Result<(ChannelKeys, Frame), Ending> {
+    let first = link.receive().await?;
+    let sealed = info.protection == Protection::Sealed;
+    if wire::is_seal_offer(&first) != sealed {
+        return Err(Ending::OtherChannel { listener: info.protection.channel() });
+    }
+    match &info.protection {
+        Protection::Bound(keys) => Ok((keys.clone(), first)),
+        Protection::Sealed => {
+            let (answer, agreed) = seal::answer(&wire::seal_offer(first)?)?;
+            link.send(answer.into()).await?;
+            link.sealed_with(agreed.seal);
+            Ok((agreed.keys, link.receive().await?))
+        }
+    }
+}
+
+/// What the channel gives the handshake.
+pub(super) async fn offer_channel(link: &mut Link, info: &ConnectionInfo) -> Result<ChannelKeys, Ending> {
+    match &info.protection {
+        Protection::Bound(keys) => Ok(keys.clone()),
+        Protection::Sealed => {
+            let (offered, offer) = seal::offer();
+            link.send(offer.into()).await?;
+            let answer = link.receive().await.map_err(not_the_hubs_word)?;
+            let agreed = offered.answered(&wire::seal_answer(answer)?)?;
+            link.sealed_with(agreed.seal);
+            Ok(agreed.keys)
+        }
+    }
+}
+
+/// A hub turns nobody away before it knows more than an offer: this was said by something on the way.
+fn not_the_hubs_word(ending: Ending) -> Ending {
+    match ending {
+        Ending::TurnedAway(text) => Ending::HubError { code: "Unauthenticated".to_owned(), text },
+        other => other,
+    }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Ending> {

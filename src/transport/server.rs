@@ -1,6 +1,6 @@
 //! Listeners: accept, count, protect, and hand every Sync stream to the driver.
 //!
-//! TLS is done here, before gRPC sees the connection, so that the handshake can be bound to it and strangers are
+//! TLS of our own is done here, before gRPC sees the connection, so that the handshake can be bound to it and strangers are
 //! limited before anything is read from them. Called by the node.
 
 use std::convert::Infallible;
@@ -26,11 +26,14 @@ use crate::wire::{Frame, MESSAGE_BYTES};
 use super::Local;
 use super::address::{Channel, Listen};
 use super::admission::{Admission, Admitted};
-use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::connection::{
+    self, Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection,
+};
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::routes::Routes;
 use super::session;
 use super::tls::{self, TlsError};
+use super::upstream::{PerStream, Upstream};
 
 /// HTTP/2 as both sides speak it. All values are set, because the defaults are unsafe in two opposite ways: any number
 /// of streams, and windows that let an honest peer die of many small unread frames while our store stalls.
@@ -43,6 +46,8 @@ pub mod http2 {
     pub const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
     /// One Sync stream, and room for reflection and health.
     pub const STREAMS: u32 = 4;
+    /// The same on a sealed listener, where a proxy may bring many hosts over one connection.
+    pub const SEALED_STREAMS: u32 = 64;
     /// All headers of one request together.
     pub const HEADER_LIST: u32 = 8 * 1024;
     /// The largest frame, the protocol's own smallest limit.
@@ -55,6 +60,11 @@ pub mod http2 {
     pub const KEEPALIVE: Duration = Duration::from_secs(20);
     /// And no answer to it.
     pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    const _: () = assert!(
+        SEALED_STREAMS * STREAM_WINDOW <= CONNECTION_WINDOW / 2,
+        "hosts whose frames wait here must not stop the others that share their connection"
+    );
 }
 
 /// Connections that wait for gRPC to take them up. It does so at once; a few slots smooth bursts.
@@ -104,14 +114,17 @@ impl Server {
         let door = Door {
             tls: tls::acceptor(&local.identity)?,
             admission: Admission::default(),
+            proxies: Admission::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
+        let proxied = Admission::default();
         let bound = sockets.iter().map(|(_, listen)| *listen).collect();
         for (socket, listen) in sockets {
             let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
             tasks.spawn(door.clone().accept(socket, listen.channel, ready));
-            tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections));
+            let strangers = proxied.clone();
+            tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections, strangers));
         }
         Ok(Self { bound })
     }
@@ -127,6 +140,8 @@ impl Server {
 struct Door {
     tls: TlsAcceptor,
     admission: Admission,
+    /// Connections of sealed listeners, so that strangers there and here do not keep each other's peers out.
+    proxies: Admission,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -154,7 +169,11 @@ impl Door {
         channel: Channel,
         ready: &mpsc::Sender<Connection>,
     ) {
-        match self.admission.admit(address.ip()) {
+        let admitted = match channel {
+            Channel::Tls | Channel::Plain => self.admission.admit(address.ip()),
+            Channel::Sealed => self.proxies.admit_behind_proxy(),
+        };
+        match admitted {
             Ok(admitted) => {
                 let opening = self.clone().open(stream, address, channel, admitted, ready.clone());
                 self.tasks.spawn(opening);
@@ -175,31 +194,42 @@ impl Door {
             tracing::debug!(%address, %error, "a connection was gone at once");
             return;
         }
-        let gate = Gate::new(Some(admitted));
-        let gated = Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT);
         let connection = match channel {
+            Channel::Sealed => {
+                let upstream = Upstream::new(address, admitted);
+                Connection::bare(Gated::upstream(stream, upstream.clone()), Below::Proxy(upstream))
+            }
             Channel::Plain => {
-                Connection::plain(gated, ConnectionInfo { gate, keys: ChannelKeys::Plain, address })
+                let gate = Gate::new(Some(admitted));
+                let protection = Protection::Bound(ChannelKeys::Plain);
+                let gated = Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT);
+                Connection::bare(gated, ConnectionInfo { gate, protection, address }.into())
             }
             Channel::Tls => {
-                let handshake = self.tls.accept(gated);
-                let Some(accepted) = self.stop.run_until_cancelled(handshake).await else { return };
-                let stream = match accepted {
-                    Ok(stream) => TlsStream::Server(stream),
-                    Err(error) => {
-                        tracing::info!(%address, %error, "no TLS came about");
-                        return;
-                    }
-                };
-                let Some(keys) = tls::channel_keys(&stream) else {
-                    tracing::info!(%address, "the dialer does not speak HTTP/2");
-                    return;
-                };
-                Connection::tls(stream, ConnectionInfo { gate, keys, address })
+                let Some(connection) = self.secure(stream, address, admitted).await else { return };
+                connection
             }
         };
         // An error means that this instance is stopping.
         drop(ready.send(connection).await);
+    }
+
+    async fn secure(&self, stream: TcpStream, address: SocketAddr, admitted: Admitted) -> Option<Connection> {
+        let gate = Gate::new(Some(admitted));
+        let handshake = self.tls.accept(Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT));
+        let stream = match self.stop.run_until_cancelled(handshake).await? {
+            Ok(stream) => TlsStream::Server(stream),
+            Err(error) => {
+                tracing::info!(%address, %error, "no TLS came about");
+                return None;
+            }
+        };
+        let Some(keys) = tls::channel_keys(&stream) else {
+            tracing::info!(%address, "the dialer does not speak HTTP/2");
+            return None;
+        };
+        let protection = Protection::Bound(keys);
+        Some(Connection::tls(stream, ConnectionInfo { gate, protection, address }.into()))
     }
 }
 
@@ -209,24 +239,29 @@ async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
     connections: mpsc::Receiver<Connection>,
+    proxied: Admission,
 ) {
     let sync = PeerSyncServer::new(Acceptor { local, tasks, stop: stop.clone() })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
+    let streams = match listen.channel {
+        Channel::Tls | Channel::Plain => http2::STREAMS,
+        Channel::Sealed => http2::SEALED_STREAMS,
+    };
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)
-        .max_concurrent_streams(http2::STREAMS)
+        .max_concurrent_streams(streams)
         .http2_max_header_list_size(http2::HEADER_LIST)
         .max_frame_size(http2::FRAME)
         .http2_max_pending_accept_reset_streams(Some(http2::RESETS))
         .http2_max_local_error_reset_streams(Some(http2::ERROR_RESETS))
         .http2_keepalive_interval(Some(http2::KEEPALIVE))
         .http2_keepalive_timeout(Some(http2::KEEPALIVE_TIMEOUT));
-    let routes = Routes::default().with(sync);
     let routes = match listen.channel {
-        Channel::Tls => routes,
-        Channel::Plain => debugging(routes).await,
+        Channel::Tls => Routes::default().with(sync),
+        Channel::Sealed => Routes::default().with(PerStream::new(sync, proxied)),
+        Channel::Plain => debugging(Routes::default().with(sync)).await,
     };
     let incoming = ReceiverStream::new(connections).map(Ok::<_, Infallible>);
     let serving = server.serve_with_incoming_shutdown(routes, incoming, stop.cancelled_owned());
@@ -269,14 +304,14 @@ impl PeerSync for Acceptor {
     async fn sync(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SyncStream>, Status> {
         let info = request
             .extensions()
-            .get::<Arc<ConnectionInfo>>()
-            .cloned()
+            .get::<Below>()
+            .and_then(Below::peer)
             .ok_or_else(|| Status::internal("the connection is unknown"))?;
         if info.gate.take() == connection::Stream::Another {
             return Err(Status::resource_exhausted("one Sync stream a connection: open another connection"));
         }
         let (outbound, replies) = mpsc::channel(OUTBOUND_FRAMES);
-        let link = Link { role: Role::AuthorizedClient, inbound: request.into_inner(), outbound };
+        let link = Link::new(Role::AuthorizedClient, request.into_inner(), outbound);
         self.tasks.spawn(session::accept(self.local.clone(), link, info, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(replies)))
     }

@@ -41,7 +41,14 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Ack(ack) => Message::Ack(ack.try_into()?),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
-        Body::Hello(_) | Body::Challenge(_) | Body::Proof(_) | Body::Accepted(_) | Body::Confirm(_) => {
+        Body::Hello(_)
+        | Body::Challenge(_)
+        | Body::Proof(_)
+        | Body::Accepted(_)
+        | Body::Confirm(_)
+        | Body::SealOffer(_)
+        | Body::SealAnswer(_)
+        | Body::Sealed(_) => {
             return Err(WireFault::OutOfPlace { message: name(&body), expected: "a message of the session" });
         }
     })
@@ -66,6 +73,9 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Ack(_) => "Ack",
         Body::Heartbeat(_) => "Heartbeat",
         Body::End(_) => "End",
+        Body::SealOffer(_) => "SealOffer",
+        Body::SealAnswer(_) => "SealAnswer",
+        Body::Sealed(_) => "Sealed",
     }
 }
 

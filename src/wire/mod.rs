@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod fault;
 mod handshake;
+mod seal;
 
 #[allow(
     warnings,
@@ -27,6 +28,8 @@ pub use fault::WireFault;
 pub use handshake::{accepted, challenge, confirm, hello, proof};
 pub use pb::Frame;
 pub(crate) use pb::{peer_sync_client, peer_sync_server};
+pub use seal::{ENCAPSULATION_BYTES, from_sealed, is_seal_offer, seal_answer, seal_offer, to_be_sealed};
+pub use seal::{SealAnswer, SealOffer, Sealed, sealed};
 
 /// The service's name, for health.
 pub(crate) const SERVICE_NAME: &str = "opmesh.sync.v1.PeerSync";

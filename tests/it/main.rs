@@ -22,6 +22,7 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod proxies;
 mod store_contract;
 mod tidy;
 mod vectors;

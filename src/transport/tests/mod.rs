@@ -3,6 +3,7 @@
 mod hostile;
 mod raw;
 mod relay;
+mod sealed;
 mod settings;
 mod spans;
 mod stalled;
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Channel, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Scheme, Server, SessionEvent, SessionNews, Sessions,
+    dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -86,6 +88,7 @@ impl Instance {
         let bound = server.addresses()[0];
         self.url = Some(HubUrl {
             channel: bound.channel,
+            scheme: if bound.channel == Channel::Tls { Scheme::Https } else { Scheme::Http },
             host: bound.address.ip().to_string(),
             port: bound.address.port(),
         });
@@ -109,7 +112,7 @@ impl Instance {
     /// Lists `hub` as one that we dial, with these grants, and begins to.
     async fn dial(&self, hub: KeyId, url: &HubUrl, grants: &str) {
         let given = Grants::parse([grants]).unwrap();
-        let dial = Dial { urls: vec![url.to_string()], channel: None };
+        let dial = Dial { urls: vec![url.to_string()], channel: Some(url.channel.name().to_owned()) };
         let peer = NewPeer { roles: roles(Role::KnownHost), given, dial, ..peer(hub) };
         self.local.store.add_peer(peer).await.unwrap();
         let run = dialer::run(self.local.clone(), hub, self.redial.clone(), self.stop.clone());
