@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use tempfile::TempDir;
 
 use crate::fleet::{Instance, create, held_rows, own_rows, until, until_equal};
@@ -106,7 +108,8 @@ impl Proxy {
     fn start(program: Program, hub: &str, change: impl Fn(String) -> String) -> Self {
         let folder = tempfile::Builder::new().prefix("omproxy").tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        let key = pem("PRIVATE KEY", made.signing_key.serialized_der());
         for (name, text) in [
             ("certificate.pem", &certificate),
             ("key.pem", &key),
@@ -156,6 +159,12 @@ impl Drop for Proxy {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn pem(what: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", lines.join("\n"))
 }
 
 fn log(folder: &Path) -> String {
