@@ -5,6 +5,8 @@
 
 use opmesh_core::handshake::{Acceptor, AcceptorConfig, ChannelKeys, Dialer, DialerConfig, Established};
 use opmesh_core::model::PublicKey;
+use tokio::sync::mpsc;
+use tonic::Status;
 
 use crate::store::Authorization;
 use crate::wire::{self, Frame};
@@ -12,9 +14,10 @@ use crate::wire::{self, Frame};
 use super::Local;
 use super::connection::{ConnectionInfo, Protection};
 use super::ending::Ending;
-use super::link::Link;
-use super::seal;
+use super::link::{self, Link};
+use super::seal::{self, Offered};
 use super::session::Target;
+use super::status;
 
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
 pub(super) async fn accept(
@@ -57,10 +60,11 @@ pub(super) async fn dial(
     local: &Local,
     link: &mut Link,
     info: &ConnectionInfo,
+    opening: Opening,
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
-    let keys = offer_channel(link, info).await?;
+    let keys = opening.finish(link).await?;
     let config = DialerConfig {
         me: local.identity.public_key(),
         instance: local.instance.clone(),
@@ -106,18 +110,51 @@ async fn answer_channel(link: &mut Link, info: &ConnectionInfo) -> Result<(Chann
     }
 }
 
-/// What the channel gives the handshake.
-pub(super) async fn offer_channel(link: &mut Link, info: &ConnectionInfo) -> Result<ChannelKeys, Ending> {
-    match &info.protection {
-        Protection::Bound(keys) => Ok(keys.clone()),
-        Protection::Sealed => {
-            let (offered, offer) = seal::offer();
-            link.send(offer.into()).await?;
-            let answer = link.receive().await.map_err(not_the_hubs_word)?;
-            let agreed = offered.answered(&wire::seal_answer(answer)?)?;
-            link.sealed_with(agreed.seal);
-            Ok(agreed.keys)
+/// A dialer's side of the channel, begun.
+pub(super) enum Opening {
+    /// The connection gives the keys.
+    Bound(ChannelKeys),
+    /// They are being agreed in the stream.
+    Offered(Box<Offered>),
+}
+
+impl Opening {
+    /// Puts what goes before the handshake into the queue. It lies there before the stream is opened: some proxies
+    /// keep the answer's beginning back until the hub says something in it, and the hub waits for the dialer.
+    pub(super) async fn begin(
+        info: &ConnectionInfo,
+        outbound: &mpsc::Sender<Result<Frame, Status>>,
+    ) -> Result<Self, Ending> {
+        match &info.protection {
+            Protection::Bound(keys) => Ok(Self::Bound(keys.clone())),
+            Protection::Sealed => {
+                let (offered, offer) = seal::offer();
+                outbound.send(Ok(offer.into())).await.map_err(|_| link::interrupted())?;
+                Ok(Self::Offered(Box::new(offered)))
+            }
         }
+    }
+
+    /// What the channel gives the handshake.
+    async fn finish(self, link: &mut Link) -> Result<ChannelKeys, Ending> {
+        match self {
+            Self::Bound(keys) => Ok(keys),
+            Self::Offered(offered) => {
+                let answer = link.receive().await.map_err(not_the_hubs_word)?;
+                let agreed = offered.answered(&wire::seal_answer(answer)?)?;
+                link.sealed_with(agreed.seal);
+                Ok(agreed.keys)
+            }
+        }
+    }
+}
+
+/// What a stream that was refused at once means. In front of a sealed listener it is the proxy that refuses.
+pub(super) fn unheard(info: &ConnectionInfo, refused: &Status) -> Ending {
+    let ending = status::ending_of_hub(refused);
+    match info.protection {
+        Protection::Bound(_) => ending,
+        Protection::Sealed => not_the_hubs_word(ending),
     }
 }
 

@@ -112,6 +112,6 @@ fn received(role: Role, read: Result<Option<Frame>, Status>) -> Result<Frame, En
     }
 }
 
-fn interrupted() -> Ending {
+pub(super) fn interrupted() -> Ending {
     Ending::Interrupted("the stream is gone".to_owned())
 }

@@ -30,7 +30,7 @@ use super::driver::{Delivered, Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
 use super::link::{Link, OUTBOUND_FRAMES};
-use super::{Local, client, handshake, status};
+use super::{Local, client, handshake};
 
 /// Whom to dial, and what to say.
 #[derive(Debug)]
@@ -152,11 +152,12 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
         .max_encoding_message_size(MESSAGE_BYTES);
     let info = dialled.info;
     let opening = async {
+        let channel = handshake::Opening::begin(&info, &outbound).await?;
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
+            client.sync(Request::new(frames)).await.map_err(|refused| handshake::unheard(&info, &refused))?;
         let mut link = Link::new(Role::KnownHost, response.into_inner(), outbound);
-        let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
+        let greeting = handshake::dial(local, &mut link, &info, channel, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),
             Err(ending) => {
