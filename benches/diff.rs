@@ -97,7 +97,7 @@ async fn weighed(home: &Path, size: u64) {
     host.join(&hub, &url);
     let store = host.store();
     material::fill(&store, 0, size).await;
-    let own = store.facts().await.unwrap().own.key_id();
+    let own = store.facts().await.unwrap().own;
     store.close().await;
     host.serve("none");
     let count = "SELECT total(count) FROM groups WHERE owner <> 1";

@@ -6,10 +6,12 @@
 //!
 //! Read in the order in which a message meets them: [`handshake`] proves who the peer is, [`permission`] says what it
 //! may see, [`session`] runs the protocol, [`replica`] holds the hub's rules for one owner, and [`matchpoint`],
-//! [`diff`] and [`guard`] are the algorithms that those two ask.
+//! [`diff`] and [`guard`] are the algorithms that those two ask. [`config`] stands beside them: what repositories and plans
+//! are, who sees them and who may change them.
 
 #![warn(missing_docs)]
 
+pub mod config;
 pub mod diff;
 pub mod guard;
 pub mod handshake;

@@ -83,10 +83,14 @@ pub enum Reason {
     Grant,
     /// There is nothing to decide, release or wait for.
     NothingToDo,
+    /// The host is still let in.
+    StillAllowed,
     /// A limit was reached.
     Limit,
     /// The reader of a live list fell behind.
     Lagged,
+    /// The caller showed no valid credential.
+    Unauthenticated,
     /// The caller may not do this.
     PermissionDenied,
     /// The peer turned us away.
@@ -115,7 +119,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons with their name in JSON, their exit and their gRPC status.
-    pub const ALL: [(Self, &'static str, Exit, Code); 28] = [
+    pub const ALL: [(Self, &'static str, Exit, Code); 30] = [
         (Self::InvalidArgument, "invalid_argument", Exit::Usage, Code::InvalidArgument),
         (Self::NotInitialized, "not_initialized", Exit::Error, Code::FailedPrecondition),
         (Self::UnknownPeer, "unknown_peer", Exit::Error, Code::NotFound),
@@ -130,8 +134,10 @@ impl Reason {
         (Self::Stale, "stale", Exit::Error, Code::Aborted),
         (Self::Grant, "grant", Exit::Usage, Code::InvalidArgument),
         (Self::NothingToDo, "nothing_to_do", Exit::Error, Code::FailedPrecondition),
+        (Self::StillAllowed, "still_allowed", Exit::Error, Code::FailedPrecondition),
         (Self::Limit, "limit", Exit::Error, Code::ResourceExhausted),
         (Self::Lagged, "lagged", Exit::Error, Code::DataLoss),
+        (Self::Unauthenticated, "unauthenticated", Exit::Error, Code::Unauthenticated),
         (Self::PermissionDenied, "permission_denied", Exit::Error, Code::PermissionDenied),
         (Self::Refused, "refused", Exit::Refused, Code::PermissionDenied),
         (Self::Unreachable, "unreachable", Exit::Unreachable, Code::Unavailable),
@@ -171,7 +177,8 @@ impl Reason {
             Code::Unavailable | Code::Cancelled | Code::Unknown => Self::Unreachable,
             Code::InvalidArgument => Self::InvalidArgument,
             Code::DeadlineExceeded => Self::TimedOut,
-            Code::PermissionDenied | Code::Unauthenticated => Self::PermissionDenied,
+            Code::PermissionDenied => Self::PermissionDenied,
+            Code::Unauthenticated => Self::Unauthenticated,
             Code::ResourceExhausted | Code::OutOfRange => Self::Limit,
             Code::Unimplemented => Self::Version,
             _ => Self::Internal,

@@ -4,6 +4,7 @@ use opmesh_core::permission::GrantFault;
 
 use super::error::{Failure, Reason};
 use super::socket::SocketError;
+use super::tcp::AdminListenError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use crate::node::{InitError, LockError, NodeError, ServeFileError};
@@ -27,6 +28,8 @@ impl From<StoreError> for Failure {
             | StoreError::NotAStore { .. }
             | StoreError::Unusable { .. }
             | StoreError::DiskFull { .. }
+            | StoreError::NotCopied { .. }
+            | StoreError::NotABackup { .. }
             | StoreError::BadValue { .. }
             | StoreError::Engine { .. } => Reason::Store,
         };
@@ -46,6 +49,7 @@ impl From<PeerError> for Failure {
             PeerError::OtherKey { .. } => Reason::OtherIdentity,
             PeerError::Grants(_) => Reason::Grant,
             PeerError::NoSuchToken(_) => Reason::UnknownToken,
+            PeerError::StillAllowed { .. } => Reason::StillAllowed,
             PeerError::NothingToResolve(_) => Reason::NothingToDo,
         };
         Self::new(reason, error)
@@ -128,6 +132,7 @@ impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         match error {
             InitError::Foreign { .. } | InitError::Initialized { .. } => Self::new(Reason::Exists, error),
+            InitError::NoKey { .. } => Self::new(Reason::Identity, error),
             InitError::NoName(_) => Self::new(Reason::InvalidArgument, error),
             InitError::Io { .. } => Self::new(Reason::Io, error),
             InitError::Identity(error) => error.into(),
@@ -162,6 +167,17 @@ impl From<SocketError> for Failure {
             SocketError::NoGroup { .. } => Reason::Config,
             SocketError::InUse { .. } => Reason::Locked,
             SocketError::NotASocket { .. } | SocketError::Io { .. } => Reason::Io,
+        };
+        Self::new(reason, error)
+    }
+}
+
+impl From<AdminListenError> for Failure {
+    fn from(error: AdminListenError) -> Self {
+        let reason = match &error {
+            AdminListenError::Bind { .. } => Reason::Io,
+            AdminListenError::File { .. } => Reason::Config,
+            AdminListenError::Tls(_) => Reason::Identity,
         };
         Self::new(reason, error)
     }

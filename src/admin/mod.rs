@@ -3,6 +3,7 @@
 //! The messages of [`pb`] are the contract with scripts: they serialize to the documented JSON. No other module but
 //! this one and the command line names them.
 
+mod bearer;
 mod client;
 mod error;
 mod failures;
@@ -11,11 +12,14 @@ mod json;
 mod reach;
 mod server;
 mod socket;
+mod tcp;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};
+pub use guard::{Role, role_of};
 pub use reach::{Reached, daemon, reach};
 pub use socket::{MAX_SOCKET_PATH_BYTES, Socket, SocketError};
+pub use tcp::{AdminListenError, AdminListener};
 
 /// Generated from `proto/opmesh/admin/v1/admin.proto`.
 #[allow(warnings, clippy::pedantic, clippy::restriction, reason = "generated code")]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 
-use super::guard::Guarded;
+use super::guard::{Door, Guarded};
 use super::pb::admin_server::AdminServer;
 use super::server::Handlers;
 use super::{DESCRIPTORS, SERVICE};
@@ -157,8 +157,7 @@ fn find_group(groups: &str, name: &str) -> Option<u32> {
 async fn serve(socket: Socket, node: Node) {
     let Socket { listener, file } = socket;
     let own = rustix::process::geteuid().as_raw();
-    let admin = AdminServer::new(Handlers::new(node.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let routes = looking(Routes::default().with(Guarded::new(admin, own))).await;
+    let routes = routes(&node, &Door::Socket { own }).await;
     let stop = node.stopping().clone().cancelled_owned();
     let incoming = UnixListenerStream::new(listener);
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(routes, incoming, stop);
@@ -168,8 +167,10 @@ async fn serve(socket: Socket, node: Node) {
     drop(file);
 }
 
-/// Reflection and health, so that any gRPC tool finds its way.
-async fn looking(routes: Routes) -> Routes {
+/// The admin service behind a door, with reflection and health, so that any gRPC tool finds its way.
+pub(super) async fn routes(node: &Node, door: &Door) -> Routes {
+    let admin = AdminServer::new(Handlers::new(node.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let routes = Routes::default().with(Guarded::new(admin, door));
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status(SERVICE, tonic_health::ServingStatus::Serving).await;
     let builder = || {
@@ -177,9 +178,9 @@ async fn looking(routes: Routes) -> Routes {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = routes.with(health);
+    let routes = routes.with(Guarded::new(health, door));
     match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes.with(v1).with(v1alpha),
+        (Ok(v1), Ok(v1alpha)) => routes.with(Guarded::new(v1, door)).with(Guarded::new(v1alpha, door)),
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "reflection is not available");
             routes

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use opmesh_core::model::InstanceId;
 use serde::Serialize;
 
 use super::context::Context;
-use crate::admin::pb;
+use crate::admin::{Failure, Reason, pb};
+use crate::identity::Identity;
+use crate::transport::certificate_pem;
 
 /// The identity of this instance
 #[derive(Debug, clap::Args)]
@@ -22,6 +25,23 @@ enum Command {
   opmesh key show
   opmesh key show --json")]
     Show,
+    /// The certificate that this instance shows on its listeners, in PEM
+    ///
+    /// For tools that check certificates, such as grpcurl with -cacert; the name in it is opmesh.
+    #[command(after_help = "Examples:
+  opmesh key certificate > hub.pem
+  grpcurl -cacert hub.pem -authority opmesh …")]
+    Certificate,
+    /// Give this instance another name
+    ///
+    /// The key stays. Each peer learns the name in its next session, and goes on calling this instance as its own
+    /// operator named it. A hub that knows another key by this name refuses the session until one of them is renamed.
+    #[command(after_help = "Examples:
+  opmesh key rename web-2")]
+    Rename {
+        /// The new instance id: 1 to 64 characters without white space
+        name: InstanceId,
+    },
 }
 
 /// Who an instance is; `init` answers the same.
@@ -36,12 +56,39 @@ pub(super) struct Who {
 impl Key {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Certificate => certificate(context),
+            Command::Rename { name } => {
+                let request = pb::RenameKeyRequest { instance_id: name.to_string() };
+                let renamed = context.client().await?.rename_key(request).await?;
+                context.output.note(format_args!("this instance is called {} now", renamed.instance_id));
+                who(context, Who { key_id: renamed.key_id, instance_id: renamed.instance_id })
+            }
             Command::Show => {
                 let status = context.client().await?.status(pb::StatusRequest {}).await?;
                 who(context, Who { key_id: status.key_id, instance_id: status.instance_id })
             }
         }
     }
+}
+
+fn certificate(context: &mut Context) -> anyhow::Result<ExitCode> {
+    let instance = context.instance()?;
+    instance.must_exist()?;
+    let identity = Identity::load(&instance.places.key()).map_err(Failure::from)?;
+    let pem = certificate_pem(&identity).map_err(|fault| Failure::new(Reason::Identity, fault))?;
+    if context.output.is_json() {
+        context.output.object(&Certificate { certificate: pem })?;
+    } else {
+        context.output.line(pem.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `key certificate` answers in JSON.
+#[derive(Debug, Serialize)]
+struct Certificate {
+    /// PEM.
+    certificate: String,
 }
 
 /// Answers with the key ID alone, or with both names in JSON.

@@ -4,10 +4,12 @@
 //! stands in `context` (which instance, and the way to it), `output`, `time`, `logging` and `error` (the one translation
 //! of failures to exit codes).
 
+mod admin;
 mod audit;
 mod completion;
 mod context;
 mod demo;
+mod doctor;
 mod error;
 mod help;
 mod hosts;
@@ -23,6 +25,7 @@ mod recorder;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod time;
 mod version;
 
@@ -96,6 +99,7 @@ enum Command {
     Init(init::Init),
     Serve(serve::Serve),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Run(run::Run),
     Record(record::Record),
     Ops(ops::Ops),
@@ -103,6 +107,8 @@ enum Command {
     Pair(pair::Pair),
     Peer(peer::Peer),
     Key(key::Key),
+    Admin(admin::Admin),
+    Store(store::Store),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -159,6 +165,7 @@ impl Command {
             Self::Init(init) => init.execute(context).await,
             Self::Serve(serve) => serve.execute(context).await,
             Self::Status(status) => status.execute(context).await,
+            Self::Doctor(doctor) => doctor.execute(context).await,
             Self::Run(run) => run.execute(context).await,
             Self::Record(record) => record.execute(context).await,
             Self::Ops(ops) => ops.execute(context).await,
@@ -166,6 +173,8 @@ impl Command {
             Self::Pair(pair) => pair.execute(context).await,
             Self::Peer(peer) => peer.execute(context).await,
             Self::Key(key) => key.execute(context).await,
+            Self::Admin(admin) => admin.execute(context).await,
+            Self::Store(store) => store.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

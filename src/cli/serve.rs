@@ -1,5 +1,6 @@
 //! `opmesh serve`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -30,6 +31,9 @@ pub(super) struct Serve {
     /// Where the admin socket is [default: admin.sock in the data folder]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
+    /// Where the admin service listens on TCP, for holders of a token [default: admin.listen of the configuration]
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
 }
 
 /// What `--listen` takes.
@@ -52,11 +56,12 @@ impl FromStr for Door {
 impl Serve {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         let places = context.places()?;
-        let config = Config::load(places.config()).map_err(Failure::from)?;
+        let mut config = Config::load(places.config()).map_err(Failure::from)?;
         let format = context.log_format.unwrap_or_else(|| config.log_format.into());
         let level = logging::level(context.output.volume(), config.log_level);
         logging::start(format, context.color, &level);
         context.instance()?.must_exist()?;
+        config.admin_listen = self.admin_listen.or(config.admin_listen);
 
         let listen = self.listen.into_iter().filter_map(Door::listen).collect();
         let options = ServeOptions { places, config, listen, admin_socket: self.admin_socket };

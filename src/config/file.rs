@@ -1,18 +1,41 @@
 //! What may be written in the configuration file.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::AdminCertificate;
 use super::fault::{ConfigError, Place};
 
 /// Most entries of an id cache: more than the rows of the largest hub that was measured, and some 2 GB of memory.
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 4] = ["admin.group", "cache.entries", "log.format", "log.level"];
+const KEYS: [&str; 20] = [
+    "admin.certificate",
+    "admin.group",
+    "admin.key",
+    "admin.listen",
+    "cache.entries",
+    "limits.accepts_per_second",
+    "limits.accepts_per_second_per_address",
+    "limits.attempts_per_minute",
+    "limits.attempts_per_minute_per_address",
+    "limits.attempts_per_minute_per_key",
+    "limits.connections",
+    "limits.live_tokens",
+    "limits.session_age",
+    "limits.shared_addresses",
+    "limits.token_tries_per_minute",
+    "limits.token_tries_per_minute_per_address",
+    "limits.unauthenticated",
+    "limits.unauthenticated_per_address",
+    "log.format",
+    "log.level",
+];
 
 /// The file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -22,6 +45,8 @@ pub(super) struct File {
     pub(super) admin: Option<Admin>,
     /// The id caches.
     pub(super) cache: Option<Cache>,
+    /// How much of what is let in.
+    pub(super) limits: Option<super::limits::Written>,
     /// What is logged and how.
     pub(super) log: Option<Log>,
 }
@@ -32,6 +57,12 @@ pub(super) struct File {
 pub(super) struct Admin {
     /// Name or number of the group that owns the admin socket.
     pub(super) group: Option<String>,
+    /// Where the admin service listens on TCP.
+    pub(super) listen: Option<Spanned<String>>,
+    /// The certificate that it shows there, in PEM.
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    /// The certificate's key, in PEM.
+    pub(super) key: Option<Spanned<PathBuf>>,
 }
 
 /// `[cache]`
@@ -116,6 +147,40 @@ pub(super) fn cache_entries(path: &Path, text: &str, entries: &Spanned<i64>) -> 
     })
 }
 
+/// Where the admin service listens, checked.
+pub(super) fn admin_listen(
+    path: &Path,
+    text: &str,
+    listen: &Spanned<String>,
+) -> Result<SocketAddr, ConfigError> {
+    listen.get_ref().parse().map_err(|_| {
+        let expected = "expected ADDRESS:PORT, as in \"127.0.0.1:9852\"; leave the key out for no listener";
+        ConfigError::wrong(Place { path, text, span: listen.span() }, "admin.listen is no address", expected)
+    })
+}
+
+/// Certificate and key, both or neither; a path that is not absolute begins at the configuration's folder.
+pub(super) fn admin_certificate(
+    path: &Path,
+    text: &str,
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<Spanned<PathBuf>>,
+) -> Result<Option<AdminCertificate>, ConfigError> {
+    let folder = path.parent().unwrap_or(path);
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(AdminCertificate {
+            certificate: folder.join(certificate.get_ref()),
+            key: folder.join(key.get_ref()),
+        })),
+        (Some(alone), None) | (None, Some(alone)) => {
+            let place = Place { path, text, span: alone.span() };
+            let title = "admin.certificate and admin.key go together";
+            Err(ConfigError::wrong(place, title, "name both, or neither for the identity's own certificate"))
+        }
+    }
+}
+
 fn known(path: &Path, text: &str, above: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
     for (key, value) in table {
         let name = format!("{above}{}", key.get_ref());
@@ -138,8 +203,20 @@ fn nearest(name: &str) -> String {
     let best = candidates.map(|key| (distance(name, key), key)).min();
     match best {
         Some((distance, key)) if distance <= name.chars().count() / 3 => format!("did you mean {key}?"),
-        _ => format!("the keys are {}", KEYS.join(", ")),
+        _ => all_beside(name),
     }
+}
+
+/// The keys of the same table; for a table, all tables.
+fn all_beside(name: &str) -> String {
+    if let Some((table, _)) = name.split_once('.') {
+        let below = format!("{table}.");
+        let keys: Vec<_> = KEYS.into_iter().filter(|key| key.starts_with(&below)).collect();
+        return format!("the keys are {}", keys.join(", "));
+    }
+    let mut tables: Vec<_> = KEYS.iter().filter_map(|key| key.split('.').next()).collect();
+    tables.dedup();
+    format!("the tables are {}", tables.join(", "))
 }
 
 /// How many single-character edits lie between two names (Damerau, adjacent swaps count once).

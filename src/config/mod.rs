@@ -5,13 +5,16 @@
 
 mod fault;
 mod file;
+mod limits;
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
 
+use crate::limits::Limits;
 use crate::places::ConfigFile;
 
 /// The effective configuration.
@@ -19,19 +22,37 @@ use crate::places::ConfigFile;
 pub struct Config {
     /// `admin.group`: who else may open the admin socket, by name or number. Default: nobody.
     pub admin_group: Option<String>,
+    /// `admin.listen`: where the admin service listens on TCP. Default: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// `admin.certificate` and `admin.key`: what it shows there. Default: the identity's own certificate.
+    pub admin_certificate: Option<AdminCertificate>,
     /// `cache.entries`: entries of each id cache; 0 = off. Default: what the store thinks best.
     pub cache_entries: Option<usize>,
+    /// `[limits]`. Defaults: those of [`Limits`].
+    pub limits: Limits,
     /// `log.format`. Default: text.
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
     pub log_level: LogLevel,
 }
 
+/// A certificate of its own for the admin listener, both files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminCertificate {
+    /// The certificate, then any that lead to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             admin_group: None,
+            admin_listen: None,
+            admin_certificate: None,
             cache_entries: None,
+            limits: Limits::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         }
@@ -67,10 +88,13 @@ impl Config {
         let log = file.log.unwrap_or_default();
         Ok(Self {
             admin_group: admin.group,
+            admin_listen: admin.listen.map(|listen| file::admin_listen(path, text, &listen)).transpose()?,
+            admin_certificate: file::admin_certificate(path, text, admin.certificate, admin.key)?,
             cache_entries: match cache.entries {
                 Some(entries) => Some(file::cache_entries(path, text, &entries)?),
                 None => usual.cache_entries,
             },
+            limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
         })
@@ -79,6 +103,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -93,10 +119,25 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "[admin]\ngroup = \"backup\"\n[cache]\nentries = 0\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+        let text = "[admin]\ngroup = \"backup\"\nlisten = \"[::1]:9852\"\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n\
+                    [cache]\nentries = 0\n\
+                    [limits]\nconnections = 100\nsession_age = \"90m\"\nshared_addresses = []\n\
+                    [log]\nformat = \"json\"\nlevel = \"debug\"\n";
+        let limits = Limits {
+            connections: 100,
+            session_age: Duration::from_mins(90),
+            shared_addresses: Vec::new(),
+            ..Limits::default()
+        };
         let expected = Config {
             admin_group: Some("backup".into()),
+            admin_listen: Some("[::1]:9852".parse().unwrap()),
+            admin_certificate: Some(AdminCertificate {
+                certificate: "/etc/a.pem".into(),
+                key: "/b.pem".into(),
+            }),
             cache_entries: Some(0),
+            limits,
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
         };
@@ -130,7 +171,16 @@ mod tests {
         2 | colour = "x"
           | ^^^^^^
           |
-          = help: the keys are admin.group, cache.entries, log.format, log.level
+          = help: the keys are log.format, log.level
+        "#);
+        insta::assert_snapshot!(parse("[network]\nport = 7\n").unwrap_err(), @r#"
+        unknown key network
+         --> /etc/opmesh.toml:1:2
+          |
+        1 | [network]
+          |  ^^^^^^^
+          |
+          = help: the tables are admin, cache, limits, log
         "#);
     }
 
@@ -165,6 +215,28 @@ mod tests {
           |
         1 | [log
           |     ^
+        "#);
+    }
+
+    #[test]
+    fn an_admin_listener_is_an_address_and_a_certificate_needs_its_key() {
+        insta::assert_snapshot!(parse("[admin]\nlisten = \"9852\"\n").unwrap_err(), @r#"
+        admin.listen is no address
+         --> /etc/opmesh.toml:2:10
+          |
+        2 | listen = "9852"
+          |          ^^^^^^
+          |
+          = help: expected ADDRESS:PORT, as in "127.0.0.1:9852"; leave the key out for no listener
+        "#);
+        insta::assert_snapshot!(parse("[admin]\ncertificate = \"a.pem\"\n").unwrap_err(), @r#"
+        admin.certificate and admin.key go together
+         --> /etc/opmesh.toml:2:15
+          |
+        2 | certificate = "a.pem"
+          |               ^^^^^^^
+          |
+          = help: name both, or neither for the identity's own certificate
         "#);
     }
 

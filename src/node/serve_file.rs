@@ -32,6 +32,8 @@ pub struct ServeFile {
     pub web: Option<String>,
     /// The admin socket.
     pub admin_socket: String,
+    /// Where the admin service listens on TCP, as bound.
+    pub admin_listen: Option<String>,
 }
 
 /// A bound listener.
@@ -89,10 +91,11 @@ mod tests {
             listen: vec![Listener { channel: "tls".into(), address: "127.0.0.1:41733".into() }],
             web: None,
             admin_socket: "/d/admin.sock".into(),
+            admin_listen: None,
         };
         assert_eq!(
             file.line().unwrap(),
-            r#"{"ready":true,"pid":4711,"listen":[{"channel":"tls","address":"127.0.0.1:41733"}],"web":null,"admin_socket":"/d/admin.sock"}"#
+            r#"{"ready":true,"pid":4711,"listen":[{"channel":"tls","address":"127.0.0.1:41733"}],"web":null,"admin_socket":"/d/admin.sock","admin_listen":null}"#
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("serve.json");

@@ -1,4 +1,4 @@
-//! Peers, pairing tokens and audit records, as the store keeps them.
+//! Peers and pairing tokens, as the store keeps them.
 
 use opmesh_core::model::{InstanceId, KeyId, Position, PublicKey, SetDigest, UnixMs};
 use opmesh_core::permission::{Grant, Grants, Scopes};
@@ -142,6 +142,8 @@ pub enum PeerEdit {
     Rename(String),
     /// An operator vouches for the key, by repeating its key ID.
     Verify(KeyId),
+    /// Nobody vouches for the key any more.
+    Unverify,
     /// Replaces the grant of that type.
     Grant(Grant),
     /// Takes back `TYPE` or `TYPE:SCOPE,…`, each exactly as it was given.
@@ -259,8 +261,8 @@ impl Refusal {
         (
             Self::InstanceTaken,
             "instance_taken",
-            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else give the new one \
-             another id: a new data directory and `opmesh init --instance-id`",
+            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else call this one something \
+             else, over there: `opmesh key rename`",
         ),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
         (
@@ -346,47 +348,32 @@ pub struct Token {
     pub uses_left: u32,
 }
 
-/// Something that bears on security, to be written down.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEvent {
-    /// One of a documented list, such as `peer_added`.
-    pub event: &'static str,
-    /// The peer that it is about.
-    pub peer: Option<KeyId>,
-    /// For people; never a secret.
-    pub detail: String,
-}
-
-/// An audit record; each is chained to the one before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Its number, from 1 without gaps.
-    pub number: u64,
-    /// When.
-    pub at: UnixMs,
-    /// What.
-    pub event: String,
-    /// About whom.
-    pub peer: Option<KeyId>,
-    /// For people.
-    pub detail: String,
-    /// BLAKE3 over the previous hash and this record.
+/// A token of the admin listener to be remembered: never the token itself.
+#[derive(Debug, Clone)]
+pub struct NewAdminToken {
+    /// BLAKE3 of the token.
     pub hash: [u8; 32],
+    /// What it allows, by the name that the admin service has for it.
+    pub role: &'static str,
+    /// For the operator; may be empty.
+    pub label: String,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
 }
 
-/// Whether the chain of audit records is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditVerdict {
-    /// It is.
-    Whole {
-        /// How many records.
-        records: u64,
-        /// The last record's hash; keep it elsewhere to notice a chain that was rewritten as a whole.
-        last: [u8; 32],
-    },
-    /// It is not.
-    Broken {
-        /// The first record that does not follow from the one before it.
-        number: u64,
-    },
+/// A token of the admin listener as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    /// Its number.
+    pub id: u64,
+    /// What it allows, by the name that the admin service has for it.
+    pub role: String,
+    /// For the operator.
+    pub label: String,
+    /// When it was made.
+    pub created: UnixMs,
+    /// Afterwards it is refused.
+    pub expires: UnixMs,
+    /// When it was last used, within a minute.
+    pub used: Option<UnixMs>,
 }

@@ -1,7 +1,7 @@
 //! One connection to a hub, made ready for a session.
 //!
 //! TCP and TLS are done here, before gRPC begins, so that a failure is told apart exactly: nobody there, somebody else
-//! there, or no TLS. Called by `session.rs`.
+//! there, or no TLS. Called by the driver.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +16,14 @@ use tonic::transport::{Channel as HttpChannel, Endpoint};
 use tower::service_fn;
 
 use super::address::{Channel, HubUrl, Scheme};
-use super::connection::{Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection};
+use super::connection::{
+    self, Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection,
+};
 use super::server::http2;
 use super::tls::{self, OtherKey, TlsError};
 
 /// Name look-up and TCP, for each URL.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no connection to a hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +95,11 @@ pub(super) struct Dialled {
 
 /// Connects to the hub with this key, at this URL.
 pub(super) async fn connect(url: &HubUrl, hub: KeyId) -> Result<Dialled, DialError> {
-    let socket = reach(url).await?;
+    connect_over(url, hub, reach(url).await?).await
+}
+
+/// The same over a connection that is there.
+pub(super) async fn connect_over(url: &HubUrl, hub: KeyId, socket: TcpStream) -> Result<Dialled, DialError> {
     let address = socket.peer_addr().map_err(|error| unreachable_at(url, &error))?;
     let gate = Gate::new(None);
     let gated = Gated::new(socket, gate.clone(), HANDSHAKE_TIMEOUT);
@@ -129,7 +135,7 @@ async fn reach(url: &HubUrl) -> Result<TcpStream, DialError> {
         Ok(connected) => connected.map_err(|error| unreachable_at(url, &error))?,
         Err(_) => return Err(unreachable_at(url, &io::ErrorKind::TimedOut.into())),
     };
-    socket.set_nodelay(true).map_err(|error| unreachable_at(url, &error))?;
+    connection::prepare(&socket).map_err(|error| unreachable_at(url, &error))?;
     Ok(socket)
 }
 

@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -37,10 +37,21 @@ const _: () = assert!(
     "a handshake of the largest messages fits"
 );
 
+/// How long what we sent may stay unacknowledged by the peer's system, or its window closed, before the connection is
+/// given up.
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A socket as every connection needs it: small frames go at once, and a peer that is gone is noticed.
+pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis)?)
+}
+
 /// What a connection has come to; shared by the connection and the session that runs over it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// The peer has proved who it is, or will not any more.
+    /// The handshake is over, one way or the other.
     settled: CancellationToken,
     over: CancellationToken,
     known: AtomicBool,
@@ -48,6 +59,8 @@ pub(super) struct Gate {
     admitted: Mutex<Option<Admitted>>,
     /// The connection that carries this one stream of several.
     carried: Option<Carried>,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Gate {
@@ -68,6 +81,8 @@ impl Gate {
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
             carried,
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         })
     }
 
@@ -79,8 +94,7 @@ impl Gate {
     /// The peer has proved who it is.
     pub(super) fn authenticated(&self) {
         self.known.store(true, Ordering::Relaxed);
-        self.settled.cancel();
-        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             admitted.known();
         }
         if let Some(carried) = &self.carried {
@@ -88,9 +102,24 @@ impl Gate {
         }
     }
 
-    /// Whether the peer has proved who it is.
-    pub(super) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// The handshake is complete: time does not matter any more.
+    pub(super) fn established(&self) {
+        self.settled.cancel();
+    }
+
+    /// Counts what came in; `read` is what a stranger has sent so far.
+    pub(super) fn received(&self, bytes: usize, read: &mut usize) -> Result<(), Closed> {
+        self.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
+        if self.known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        *read = read.saturating_add(bytes);
+        if *read > BYTES_BEFORE_AUTHENTICATION { Err(Closed::TooMuch) } else { Ok(()) }
+    }
+
+    /// What went over the connection so far, below TLS: sent, received.
+    pub(super) fn carried_bytes(&self) -> (u64, u64) {
+        (self.sent_bytes.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
     }
 
     /// The session has ended; so does the connection, soon.
@@ -100,9 +129,14 @@ impl Gate {
     }
 
     /// Returns when the connection must go.
-    async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
-        if tokio::time::timeout(handshake, self.settled.cancelled()).await.is_err() {
-            return Closed::Unauthenticated;
+    pub(super) async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
+        let leave =
+            self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Admitted::leave);
+        let leave = leave.unwrap_or_default();
+        match leave.run_until_cancelled(tokio::time::timeout(handshake, self.settled.cancelled())).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Closed::TooSlow,
+            None => return Closed::MadeRoom,
         }
         self.over.cancelled().await;
         tokio::time::sleep(LINGER).await;
@@ -119,15 +153,17 @@ pub(super) enum Stream {
 
 /// Why the gate closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Closed {
-    #[error("the peer did not prove in time who it is")]
-    Unauthenticated,
+pub(super) enum Closed {
+    #[error("the handshake was not finished in time")]
+    TooSlow,
+    #[error("too many connections have not proved who they are, and this one had to make room")]
+    MadeRoom,
     #[error("the peer sent more than {BYTES_BEFORE_AUTHENTICATION} bytes before it had proved who it is")]
     TooMuch,
     #[error("the session is over")]
     SessionOver,
     #[error("no stream has used the connection for a while")]
-    Idle,
+    Unused,
 }
 
 impl From<Closed> for io::Error {
@@ -139,7 +175,7 @@ impl From<Closed> for io::Error {
 /// A socket behind its gate.
 pub(super) struct Gated<IO> {
     io: IO,
-    /// Counts what is read; none where each stream counts for itself.
+    /// Counts; none where each stream counts for itself.
     gate: Option<Arc<Gate>>,
     closing: Pin<Box<dyn Future<Output = Closed> + Send>>,
     closed: Option<Closed>,
@@ -155,11 +191,7 @@ impl<IO> Gated<IO> {
 
     /// A connection that carries the streams of several peers.
     pub(super) fn upstream(io: IO, upstream: Arc<Upstream>) -> Self {
-        let closing = Box::pin(async move {
-            upstream.unused().await;
-            Closed::Idle
-        });
-        Self { io, gate: None, closing, closed: None, read: 0 }
+        Self { io, gate: None, closing: Box::pin(upstream.closing()), closed: None, read: 0 }
     }
 
     fn open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -172,15 +204,11 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
-        if self.gate.as_ref().is_none_or(|gate| gate.is_known()) {
-            return Ok(());
+        let counted = self.gate.as_ref().map_or(Ok(()), |gate| gate.received(bytes, &mut self.read));
+        if let Err(closed) = counted {
+            self.closed = Some(closed);
         }
-        self.read = self.read.saturating_add(bytes);
-        if self.read > BYTES_BEFORE_AUTHENTICATION {
-            self.closed = Some(Closed::TooMuch);
-            return Err(Closed::TooMuch.into());
-        }
-        Ok(())
+        Ok(counted?)
     }
 }
 
@@ -200,7 +228,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gated<IO> {
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.open(cx)?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        if let Some(gate) = &self.gate {
+            gate.sent_bytes.fetch_add(wide(written), Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,6 +243,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// A connection that is ready for HTTP/2.
@@ -249,6 +285,16 @@ pub(super) enum Protection {
     Bound(ChannelKeys),
     /// Nothing: keys are agreed inside the stream.
     Sealed,
+}
+
+impl ConnectionInfo {
+    /// What limits for one address count by; none where a proxy stands in between.
+    pub(super) fn own_address(&self) -> Option<IpAddr> {
+        match self.protection {
+            Protection::Bound(_) => Some(self.address.ip()),
+            Protection::Sealed => None,
+        }
+    }
 }
 
 impl Protection {
@@ -350,7 +396,7 @@ mod tests {
         let (near, _far) = tokio::io::duplex(64);
         let mut gated = Gated::new(near, Gate::new(None), SOON);
         let error = gated.read_u8().await.unwrap_err();
-        assert_eq!(error.to_string(), Closed::Unauthenticated.to_string());
+        assert_eq!(error.to_string(), Closed::TooSlow.to_string());
         assert!(gated.write_all(b"x").await.is_err());
     }
 
@@ -370,6 +416,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(4 * BYTES_BEFORE_AUTHENTICATION);
         let gate = Gate::new(None);
         gate.authenticated();
+        gate.established();
         let mut gated = Gated::new(near, gate, Duration::ZERO);
         far.write_all(&vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
         gated.read_exact(&mut vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();

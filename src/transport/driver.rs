@@ -37,7 +37,12 @@ const KEEPING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Machine {
     Owner(Box<Owner>),
-    Hub { hub: Box<Hub>, epoch: Epoch },
+    /// A hub's session ends when it is old enough; its dialer comes back at once.
+    Hub {
+        hub: Box<Hub>,
+        epoch: Epoch,
+        ends: Duration,
+    },
 }
 
 impl Machine {
@@ -51,8 +56,12 @@ impl Machine {
     fn deadline(&self) -> Duration {
         match self {
             Self::Owner(owner) => owner.deadline(),
-            Self::Hub { hub, .. } => hub.deadline(),
+            Self::Hub { hub, ends, .. } => hub.deadline().min(*ends),
         }
+    }
+
+    fn is_aged(&self, now: Duration) -> bool {
+        matches!(self, Self::Hub { ends, .. } if now >= *ends)
     }
 }
 
@@ -96,6 +105,8 @@ pub(super) struct Driver {
     /// The stream takes nothing more. What it still brings is read until it says why.
     mute: bool,
     finish: Option<Finish>,
+    /// Operations that travelled in this session, in frames of either kind.
+    carried: usize,
 }
 
 /// What a session leaves behind.
@@ -156,6 +167,7 @@ impl Driver {
             closing: false,
             mute: false,
             finish: None,
+            carried: 0,
         }
     }
 
@@ -176,6 +188,7 @@ impl Driver {
             self.keep_what_arrived().await;
         }
         self.local.store.note_seen(&self.peer);
+        tracing::debug!(operations = self.carried, "so many operations travelled in this session");
         let delivered = match &self.machine {
             Machine::Owner(owner) if owner.settled() > 0 => Delivered::Something,
             Machine::Owner(_) | Machine::Hub { .. } => Delivered::Nothing,
@@ -264,6 +277,7 @@ impl Driver {
                 return Err(Ending::Rivals);
             }
         }
+        self.carried += operations(&message);
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
@@ -291,7 +305,12 @@ impl Driver {
         if self.stuck.is_some_and(|since| now >= since + STUCK_AFTER) {
             return Err(Ending::NotReading);
         }
-        self.feed(Input::Tick);
+        if self.machine.is_aged(now) && !self.closing {
+            self.closing = true;
+            self.feed(Input::Close(EndReason::Aged));
+        } else {
+            self.feed(Input::Tick);
+        }
         Ok(())
     }
 
@@ -330,6 +349,7 @@ impl Driver {
         if message == Message::Heartbeat && !self.outgoing.is_empty() {
             return;
         }
+        self.carried += operations(&message);
         let frame = wire::encode(message);
         match self.slot.take() {
             Some(slot) if self.outgoing.is_empty() => drop(slot.send(self.link.outgoing(frame))),
@@ -393,6 +413,7 @@ impl Driver {
                 | Report::Fork { .. }
                 | Report::CaughtUp(_)
                 | Report::Differs(_)
+                | Report::OwnerAt(_)
                 | Report::Applied(_) => {}
             }
         }
@@ -409,6 +430,24 @@ impl Wish {
                 Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
             })
         })
+    }
+}
+
+/// How many operations a frame carries.
+fn operations(message: &Message) -> usize {
+    match message {
+        Message::Ops(ops) => ops.operations.len(),
+        Message::Answer(answer) => answer.operations.len(),
+        Message::State(_)
+        | Message::Verdict(_)
+        | Message::Matchpoint(_)
+        | Message::Manifest(_)
+        | Message::Need(_)
+        | Message::Mark(_)
+        | Message::Ack(_)
+        | Message::Share(_)
+        | Message::Heartbeat
+        | Message::End(_) => 0,
     }
 }
 

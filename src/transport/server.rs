@@ -25,11 +25,12 @@ use crate::wire::{Frame, MESSAGE_BYTES};
 
 use super::Local;
 use super::address::{Channel, Listen};
-use super::admission::{Admission, Admitted};
+use super::admission::Admitted;
 use super::connection::{
     self, Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection,
 };
 use super::link::{Link, OUTBOUND_FRAMES};
+use super::noise::Noise;
 use super::routes::Routes;
 use super::session;
 use super::tls::{self, TlsError};
@@ -112,20 +113,19 @@ impl Server {
             sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
         }
         let door = Door {
-            tls: tls::acceptor(&local.identity)?,
-            admission: Admission::default(),
-            proxies: Admission::default(),
+            tls: tls::acceptor(&local.me().identity)?,
+            local: local.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        let proxied = Admission::default();
         let bound = sockets.iter().map(|(_, listen)| *listen).collect();
         for (socket, listen) in sockets {
             let (ready, connections) = mpsc::channel(READY_CONNECTIONS);
             tasks.spawn(door.clone().accept(socket, listen.channel, ready));
-            let strangers = proxied.clone();
-            tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections, strangers));
+            tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections));
         }
+        let (noise, stop) = (local.doorman.noise.clone(), stop.clone());
+        tasks.spawn(async move { stop.run_until_cancelled_owned(noise.sum_up()).await });
         Ok(Self { bound })
     }
 
@@ -139,9 +139,7 @@ impl Server {
 #[derive(Clone)]
 struct Door {
     tls: TlsAcceptor,
-    admission: Admission,
-    /// Connections of sealed listeners, so that strangers there and here do not keep each other's peers out.
-    proxies: Admission,
+    local: Arc<Local>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -169,16 +167,24 @@ impl Door {
         channel: Channel,
         ready: &mpsc::Sender<Connection>,
     ) {
+        let doorman = &self.local.doorman;
+        let now = self.local.clock.monotonic();
         let admitted = match channel {
-            Channel::Tls | Channel::Plain => self.admission.admit(address.ip()),
-            Channel::Sealed => self.proxies.admit_behind_proxy(),
+            Channel::Tls | Channel::Plain => doorman.admission.admit(address.ip(), now),
+            Channel::Sealed => doorman.upstreams.admit_behind_proxy(now),
         };
         match admitted {
             Ok(admitted) => {
+                if admitted.made_room && doorman.noise.may_log(Noise::MadeRoom) {
+                    tracing::warn!(%address, "a connection took the place of another stranger's");
+                }
                 let opening = self.clone().open(stream, address, channel, admitted, ready.clone());
                 self.tasks.spawn(opening);
             }
-            Err(turned) => tracing::warn!(%address, reason = %turned, "a connection was turned away"),
+            Err(turned) if doorman.noise.may_log(Noise::TurnedAway) => {
+                tracing::warn!(%address, reason = %turned, "a connection was turned away");
+            }
+            Err(_) => {}
         }
     }
 
@@ -190,7 +196,7 @@ impl Door {
         admitted: Admitted,
         ready: mpsc::Sender<Connection>,
     ) {
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = connection::prepare(&stream) {
             tracing::debug!(%address, %error, "a connection was gone at once");
             return;
         }
@@ -217,15 +223,20 @@ impl Door {
     async fn secure(&self, stream: TcpStream, address: SocketAddr, admitted: Admitted) -> Option<Connection> {
         let gate = Gate::new(Some(admitted));
         let handshake = self.tls.accept(Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT));
+        let may_log = || self.local.doorman.noise.may_log(Noise::NoChannel);
         let stream = match self.stop.run_until_cancelled(handshake).await? {
             Ok(stream) => TlsStream::Server(stream),
             Err(error) => {
-                tracing::info!(%address, %error, "no TLS came about");
+                if may_log() {
+                    tracing::info!(%address, %error, "no TLS came about");
+                }
                 return None;
             }
         };
         let Some(keys) = tls::channel_keys(&stream) else {
-            tracing::info!(%address, "the dialer does not speak HTTP/2");
+            if may_log() {
+                tracing::info!(%address, "the dialer does not speak HTTP/2");
+            }
             return None;
         };
         let protection = Protection::Bound(keys);
@@ -239,15 +250,14 @@ async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
     connections: mpsc::Receiver<Connection>,
-    proxied: Admission,
 ) {
-    let sync = PeerSyncServer::new(Acceptor { local, tasks, stop: stop.clone() })
-        .max_decoding_message_size(MESSAGE_BYTES)
-        .max_encoding_message_size(MESSAGE_BYTES);
     let streams = match listen.channel {
         Channel::Tls | Channel::Plain => http2::STREAMS,
         Channel::Sealed => http2::SEALED_STREAMS,
     };
+    let sync = PeerSyncServer::new(Acceptor { local: local.clone(), tasks, stop: stop.clone() })
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)
@@ -260,7 +270,7 @@ async fn serve(
         .http2_keepalive_timeout(Some(http2::KEEPALIVE_TIMEOUT));
     let routes = match listen.channel {
         Channel::Tls => Routes::default().with(sync),
-        Channel::Sealed => Routes::default().with(PerStream::new(sync, proxied)),
+        Channel::Sealed => Routes::default().with(PerStream::new(sync, local)),
         Channel::Plain => debugging(Routes::default().with(sync)).await,
     };
     let incoming = ReceiverStream::new(connections).map(Ok::<_, Infallible>);

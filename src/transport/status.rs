@@ -25,7 +25,7 @@ pub(super) fn status(ending: &Ending) -> Option<Status> {
         Ending::Wire(fault) => Some(Status::new(wire_code(fault), fault.to_string())),
         Ending::OtherChannel { listener } => Some(Status::failed_precondition(channel_advice(*listener))),
         Ending::Seal(fault) => Some(Status::new(seal_code(*fault), fault.to_string())),
-        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) => {
+        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) | Ending::TooOften => {
             Some(Status::unauthenticated(STRANGER))
         }
         Ending::NotReading => Some(Status::unavailable(ending.to_string())),
@@ -68,12 +68,16 @@ fn violation_code(violation: &Violation) -> Code {
         Violation::BaseIsNotCursor { .. } | Violation::SupersededIncarnation { .. } => {
             Code::FailedPrecondition
         }
-        Violation::CreditExceeded { .. } | Violation::TooManyManifests { .. } => Code::ResourceExhausted,
+        Violation::CreditExceeded { .. }
+        | Violation::TooManyManifests { .. }
+        | Violation::TooOften { .. } => Code::ResourceExhausted,
         Violation::OutOfState { .. }
         | Violation::ManifestGap { .. }
         | Violation::DoesNotFitManifest { .. }
         | Violation::MarkNotAtEnd { .. }
         | Violation::UnknownMatchpoint(_)
+        | Violation::SecondWrite
+        | Violation::UnaskedAnswer
         | Violation::ImpossibleAck
         | Violation::ImpossibleVerdict { .. } => Code::InvalidArgument,
     }
@@ -97,6 +101,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::ChainBeforeFirstChange
         | WireFault::Unknown { .. }
         | WireFault::TombstoneScope { .. }
+        | WireFault::Document { .. }
         | WireFault::Scopes { .. }
         | WireFault::Name(_) => Code::InvalidArgument,
     }
@@ -118,6 +123,8 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::OtherIdentity { .. }
         | StoreError::Unusable { .. }
         | StoreError::DiskFull { .. }
+        | StoreError::NotCopied { .. }
+        | StoreError::NotABackup { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }
@@ -182,7 +189,9 @@ mod tests {
             HandshakeFault::DialerConfirmation,
             HandshakeFault::NoCommonVersion { offered: vec![9] },
         ];
-        for ending in refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout]) {
+        for ending in
+            refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout, Ending::TooOften])
+        {
             assert_eq!(said(ending), (Code::Unauthenticated, STRANGER.to_owned()));
         }
     }

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -31,6 +33,10 @@ use crate::identity::Identity;
 
 /// The only protocol above TLS.
 const ALPN: &[u8] = b"h2";
+/// The name in every identity's certificate: what a client that insists on a name must ask for.
+pub const CERTIFICATE_NAME: &str = "opmesh";
+/// RFC 7468: characters in a line.
+const PEM_LINE: usize = 64;
 /// RFC 8410: what an ed25519 public key looks like in a certificate, before its 32 bytes.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -57,7 +63,7 @@ pub struct OtherKey {
 
 /// For listeners: shows a self-signed certificate that carries the identity key.
 pub(super) fn acceptor(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor, TlsError> {
-    let (certificate, key) = certificate(identity)?;
+    let (certificate, key) = identity_certificate(identity)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&version::TLS13])?
         .with_no_client_auth()
@@ -147,14 +153,26 @@ fn provider() -> CryptoProvider {
     CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768], ..aws_lc_rs::default_provider() }
 }
 
-fn certificate(identity: &Identity) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TlsError> {
+/// The self-signed certificate that carries the identity key, and that key. The same bytes every time.
+pub fn identity_certificate(
+    identity: &Identity,
+) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), TlsError> {
     let pkcs8 = identity.pkcs8_der();
     let private = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
     let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&private, &rcgen::PKCS_ED25519)?;
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "opmesh");
+    let mut params = rcgen::CertificateParams::new([CERTIFICATE_NAME.to_owned()])?;
+    params.distinguished_name.push(rcgen::DnType::CommonName, CERTIFICATE_NAME);
     let certificate = params.self_signed(&pair)?;
     Ok((certificate.der().clone(), PrivateKeyDer::Pkcs8(private.clone_key())))
+}
+
+/// The identity's certificate as text, for tools that check certificates.
+pub fn certificate_pem(identity: &Identity) -> Result<String, TlsError> {
+    let (certificate, _) = identity_certificate(identity)?;
+    let encoded = STANDARD.encode(&certificate);
+    let lines = encoded.as_bytes().chunks(PEM_LINE).map(String::from_utf8_lossy);
+    let body: String = lines.flat_map(|line| [line, "\n".into()]).collect();
+    Ok(format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"))
 }
 
 /// Accepts a certificate by the key in it, whatever else it says.
@@ -253,7 +271,7 @@ fn spki(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'sta
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info())
 }
 
-fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
+pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
     let spki = spki(certificate)?;
     spki.as_ref()
         .strip_prefix(SPKI_PREFIX.as_slice())

@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +20,10 @@ use tonic::codegen::Bytes;
 use tonic::server::NamedService;
 use tower::{Service, ServiceExt as _};
 
-use super::admission::{Admission, Admitted};
-use super::connection::{BYTES_BEFORE_AUTHENTICATION, Below, ConnectionInfo, Gate, Protection};
+use super::Local;
+use super::admission::Admitted;
+use super::connection::{Below, Closed, ConnectionInfo, Gate, HANDSHAKE_TIMEOUT, Protection};
+use super::noise::Noise;
 
 /// How long a proxy's connection may stay without a stream. Proxies keep some for later and open others when they are
 /// gone.
@@ -32,16 +34,25 @@ const UNUSED: Duration = Duration::from_secs(10);
 pub(super) struct Upstream {
     address: SocketAddr,
     streams: watch::Sender<usize>,
-    admitted: Mutex<Admitted>,
+    admitted: Admitted,
 }
 
 impl Upstream {
     pub(super) fn new(address: SocketAddr, admitted: Admitted) -> Arc<Self> {
-        Arc::new(Self { address, streams: watch::Sender::new(0), admitted: Mutex::new(admitted) })
+        Arc::new(Self { address, streams: watch::Sender::new(0), admitted })
     }
 
-    /// Returns when no stream has used the connection for [`UNUSED`].
-    pub(super) async fn unused(self: Arc<Self>) {
+    /// Returns when the connection must go: when no stream has used it for [`UNUSED`], or when it only ever carried
+    /// strangers and must make room for others.
+    pub(super) async fn closing(self: Arc<Self>) -> Closed {
+        let leave = self.admitted.leave();
+        match leave.run_until_cancelled(self.unused()).await {
+            Some(()) => Closed::Unused,
+            None => Closed::MadeRoom,
+        }
+    }
+
+    async fn unused(&self) {
         let mut streams = self.streams.subscribe();
         loop {
             // The sender lives as long as `self`.
@@ -68,7 +79,7 @@ pub(super) struct Carried {
 impl Carried {
     /// A stream of a peer that has proved who it is: the proxy brings others than strangers.
     pub(super) fn known(&self) {
-        self.upstream.admitted.lock().unwrap_or_else(PoisonError::into_inner).known();
+        self.upstream.admitted.known();
     }
 }
 
@@ -82,12 +93,30 @@ impl Drop for Carried {
 #[derive(Debug, Clone)]
 pub(super) struct PerStream<S> {
     sync: S,
-    strangers: Admission,
+    local: Arc<Local>,
 }
 
 impl<S> PerStream<S> {
-    pub(super) fn new(sync: S, strangers: Admission) -> Self {
-        Self { sync, strangers }
+    pub(super) fn new(sync: S, local: Arc<Local>) -> Self {
+        Self { sync, local }
+    }
+
+    fn admit(&self, upstream: Arc<Upstream>) -> Option<Arc<Gate>> {
+        let (doorman, address) = (&self.local.doorman, upstream.address);
+        match doorman.streams.admit_behind_proxy(self.local.clock.monotonic()) {
+            Ok(admitted) => {
+                if admitted.made_room && doorman.noise.may_log(Noise::MadeRoom) {
+                    tracing::warn!(%address, "a stream took the place of another stranger's");
+                }
+                Some(Gate::of_stream(admitted, upstream.carry()))
+            }
+            Err(turned) => {
+                if doorman.noise.may_log(Noise::TurnedAway) {
+                    tracing::warn!(%address, reason = %turned, "a stream was turned away");
+                }
+                None
+            }
+        }
     }
 }
 
@@ -117,17 +146,12 @@ where
             return answer(Status::internal("the connection is unknown"));
         };
         let address = upstream.address;
-        let admitted = match self.strangers.admit_behind_proxy() {
-            Ok(admitted) => admitted,
-            Err(turned) => {
-                tracing::warn!(%address, reason = %turned, "a stream was turned away");
-                return answer(Status::unavailable("too many connections; try again later"));
-            }
+        let Some(gate) = self.admit(upstream) else {
+            return answer(Status::unavailable("too many connections; try again later"));
         };
-        let gate = Gate::of_stream(admitted, upstream.carry());
         let info = ConnectionInfo { gate: gate.clone(), protection: Protection::Sealed, address };
         request.extensions_mut().insert(Below::Peer(Arc::new(info)));
-        let request = request.map(|body| Body::new(Metered { body, gate, read: 0 }));
+        let request = request.map(|body| Body::new(Metered::new(body, gate)));
         Box::pin(self.sync.clone().oneshot(request))
     }
 }
@@ -138,11 +162,21 @@ fn answer(status: Status) -> Answer {
     Box::pin(std::future::ready(Ok(status.into_http())))
 }
 
-/// What a stream brings, counted until its peer is known.
+/// What a stream brings, behind its gate: counted until its peer is known, and over when the gate says so.
 struct Metered {
     body: Body,
     gate: Arc<Gate>,
+    closing: Pin<Box<dyn Future<Output = Closed> + Send>>,
+    closed: Option<Closed>,
     read: usize,
+}
+
+impl Metered {
+    /// The handshake's time starts now.
+    fn new(body: Body, gate: Arc<Gate>) -> Self {
+        let closing = Box::pin(gate.clone().closing(HANDSHAKE_TIMEOUT));
+        Self { body, gate, closing, closed: None, read: 0 }
+    }
 }
 
 impl http_body::Body for Metered {
@@ -153,26 +187,36 @@ impl http_body::Body for Metered {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Status>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && !self.gate.is_known()
+        let this = &mut *self;
+        if this.closed.is_none()
+            && let Poll::Ready(closed) = this.closing.as_mut().poll(cx)
         {
-            self.read = self.read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-            if self.read > BYTES_BEFORE_AUTHENTICATION {
-                let text = format!("more than {BYTES_BEFORE_AUTHENTICATION} bytes before authentication");
-                return Poll::Ready(Some(Err(Status::resource_exhausted(text))));
-            }
+            this.closed = Some(closed);
         }
-        Poll::Ready(frame)
+        if let Some(closed) = this.closed {
+            return Poll::Ready(Some(Err(Status::resource_exhausted(closed.to_string()))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let bytes = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        match this.gate.received(bytes, &mut this.read) {
+            Ok(()) => Poll::Ready(frame),
+            Err(closed) => Poll::Ready(Some(Err(Status::resource_exhausted(closed.to_string())))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
+    use crate::transport::admission::Admission;
 
     fn upstream() -> Arc<Upstream> {
-        let admitted = Admission::default().admit_behind_proxy().unwrap();
+        let limits = Arc::new(Limits::default());
+        let admitted = Admission::new(limits).admit_behind_proxy(Duration::ZERO).unwrap();
         Upstream::new("127.0.0.1:1".parse().unwrap(), admitted)
     }
 
@@ -180,7 +224,7 @@ mod tests {
     async fn a_proxys_connection_stays_while_a_stream_uses_it_and_a_while_longer() {
         let upstream = upstream();
         let stream = upstream.clone().carry();
-        let unused = tokio::task::spawn(upstream.clone().unused());
+        let unused = tokio::task::spawn(upstream.clone().closing());
         tokio::time::sleep(10 * UNUSED).await;
         assert!(!unused.is_finished());
         drop(stream);
@@ -195,7 +239,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_on_which_no_stream_is_opened_goes() {
-        let unused = upstream().unused();
+        let unused = upstream().closing();
         assert!(tokio::time::timeout(2 * UNUSED, unused).await.is_ok());
     }
 }

@@ -8,7 +8,9 @@ mod decode;
 mod encode;
 mod fault;
 mod handshake;
+mod inquiry;
 mod seal;
+mod share;
 
 #[allow(
     warnings,
@@ -26,6 +28,7 @@ pub use decode::{MESSAGE_BYTES, MESSAGE_BYTES_BEFORE_AUTHENTICATION, decode};
 pub use encode::encode;
 pub use fault::WireFault;
 pub use handshake::{accepted, challenge, confirm, hello, proof};
+pub use inquiry::{findings, inquiry, is_inquiry};
 pub use pb::Frame;
 pub(crate) use pb::{peer_sync_client, peer_sync_server};
 pub use seal::{ENCAPSULATION_BYTES, from_sealed, is_seal_offer, seal_answer, seal_offer, to_be_sealed};

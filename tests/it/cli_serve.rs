@@ -15,7 +15,7 @@ fn serve_says_once_that_it_is_ready_and_drains_on_both_signals() {
     let lab = Lab::with_alpha();
     for signal in [Signal::TERM, Signal::INT] {
         let daemon = lab.serve("alpha", &["--listen", "127.0.0.1:0", "--listen", "plain://127.0.0.1:0"]);
-        assert_eq!(keys(&daemon.ready).join(" "), "ready pid listen web admin_socket");
+        assert_eq!(keys(&daemon.ready).join(" "), "ready pid listen web admin_socket admin_listen");
         assert_eq!((&daemon.ready["ready"], &daemon.ready["web"]), (&json!(true), &Value::Null));
         assert!(
             daemon.ready["listen"].as_array().unwrap().iter().all(|at| at["address"] != json!("127.0.0.1:0"))

@@ -10,6 +10,9 @@
 )]
 
 mod admin;
+mod attack;
+mod admin_doors;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -17,12 +20,15 @@ mod cli_ops;
 mod cli_peers;
 mod cli_serve;
 mod contract;
+mod doctor;
 mod federation;
 mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
 mod proxies;
+mod life;
+mod peer_watch;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -12,7 +12,7 @@ mod record;
 
 pub use hash::{ChainEntry, OwnerHasher, RowHash, SetDigest};
 pub use identity::{InstanceId, KeyId, NameFault, PublicKey};
-pub use number::{FlowId, Incarnation, Modno, NumberFault, OpId, ProcessNonce, UnixMs};
+pub use number::{ConfigModno, FlowId, Incarnation, Modno, NumberFault, OpId, ProcessNonce, UnixMs};
 pub use operation::{Operation, Scope, Tombstone};
 pub use position::{Chain, Position};
 pub use record::{Columns, Kind, MAX_RECORD_BYTES, Record, RecordFault, Status};

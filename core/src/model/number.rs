@@ -80,6 +80,10 @@ number!(
     Modno, "modno", 0, MAX_NUMBER
 );
 number!(
+    /// How often an instance's repositories and plans have been changed. Zero: never.
+    ConfigModno, "config modno", 0, MAX_NUMBER
+);
+number!(
     /// Random label of one life of an owner's database.
     Incarnation, "incarnation", 0, MAX_NUMBER
 );
@@ -95,6 +99,20 @@ impl Modno {
     /// The number of the next change.
     pub fn next(self) -> Result<Self, NumberFault> {
         Self::new(self.0.saturating_add(1))
+    }
+}
+
+impl ConfigModno {
+    /// The number after the next effective change.
+    pub fn next(self) -> Result<Self, NumberFault> {
+        Self::new(self.0.saturating_add(1))
+    }
+}
+
+impl Default for ConfigModno {
+    /// Before the first change.
+    fn default() -> Self {
+        Self::MIN
     }
 }
 

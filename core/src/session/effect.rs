@@ -22,6 +22,8 @@ pub enum Input {
     Committed(Result<Committed, Violation>),
     /// Owner: there are changes after the last read.
     Changed,
+    /// A frame arrived that is another machine's: the peer lives.
+    Heard,
     /// Time passed; see `Session::deadline`.
     Tick,
     /// This side wants to end.
@@ -187,6 +189,8 @@ pub enum Report {
     },
     /// Both: the sets were compared at this position and differ.
     Differs(Position),
+    /// Hub: the last change of the owner's log, as the owner has just said.
+    OwnerAt(Position),
     /// Hub: something was committed; what it changed.
     Applied(Box<Committed>),
 }

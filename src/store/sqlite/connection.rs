@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::schema::{APPLICATION_ID, SCHEMA};
+use super::schema::{APPLICATION_ID, OLDEST, SCHEMA};
 use crate::store::StoreError;
 
 /// The first SQLite without the WAL-reset bug of 3.7.0 to 3.51.2, which several connections can meet.
@@ -35,7 +35,7 @@ const STATEMENTS: usize = 128;
 const OPENING_BYTES: u64 = 32 * 1024;
 
 /// Owner may read and write, nobody else anything: the file holds what permissions protect.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// Makes an empty file with the right mode; an existing one is an error.
 pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
@@ -49,7 +49,7 @@ pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the file's name as durable as what will be in it.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unusable(path, error))
 }
@@ -80,7 +80,7 @@ fn check_schema(path: &Path, found: i64) -> Result<(), StoreError> {
     if found > SCHEMA {
         return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: SCHEMA });
     }
-    if found < SCHEMA {
+    if found < OLDEST {
         return Err(StoreError::NotAStore { path: path.to_owned() });
     }
     Ok(())
@@ -133,10 +133,11 @@ fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -cache_kib)
 }
 
-/// Whether what SQLite sees, log included, is what the header promised.
-pub(super) fn check_contents(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// The schema that SQLite sees, log included: the header may be behind.
+pub(super) fn check_contents(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let found = connection.pragma_query_value(None, "user_version", |row| row.get(0));
-    check_schema(path, found.map_err(|error| unusable(path, error))?)
+    let found = found.map_err(|error| unusable(path, error))?;
+    check_schema(path, found).map(|()| found)
 }
 
 /// Why SQLite could not open the file. On a full disk it says no more than that the system refused something.

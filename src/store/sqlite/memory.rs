@@ -14,10 +14,16 @@ use opmesh_core::model::{FlowId, Incarnation, OpId, OwnerHasher, Position, Publi
 use opmesh_core::replica::Held;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::refusals::Refusals;
 use super::schema::OWN;
-use super::strangers::Strangers;
 use super::value::{Columnar as _, stored};
 use crate::store::StoreError;
+
+/// Schema 2: rows are hashed with an owner's first key for ever; which key it has now is `owners.key_id`.
+pub(super) const LOG_KEYS: &str = "
+ALTER TABLE meta RENAME COLUMN public_key TO log_key;
+ALTER TABLE owners RENAME COLUMN public_key TO log_key;
+";
 
 /// Groups remembered at most; beyond it the map starts afresh.
 const GROUPS: usize = 65_536;
@@ -62,6 +68,12 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
         }
     }
 
+    fn clear(&mut self) {
+        if let Some(entries) = &mut self.entries {
+            entries.clear();
+        }
+    }
+
     fn undo(&mut self) {
         for key in std::mem::take(&mut self.fresh) {
             self.drop_entry(key);
@@ -89,7 +101,7 @@ pub(in crate::store) struct Memory {
     /// Whose store it is.
     pub(super) own: PublicKey,
     /// Refused lately.
-    pub(super) strangers: Strangers,
+    pub(super) refusals: Refusals,
 }
 
 impl fmt::Debug for Memory {
@@ -123,13 +135,16 @@ impl Block {
 
 impl Memory {
     /// Reads where things stand.
-    pub(super) fn load(connection: &Connection, cache_entries: usize) -> Result<Self, StoreError> {
+    pub(super) fn load(
+        connection: &Connection,
+        own: PublicKey,
+        cache_entries: usize,
+    ) -> Result<Self, StoreError> {
         let mut statement = connection.prepare(
-            "SELECT public_key, incarnation, head_modno, head_chain, op_ids, flow_ids FROM meta WHERE one = 1",
+            "SELECT log_key, incarnation, head_modno, head_chain, op_ids, flow_ids FROM meta WHERE one = 1",
         )?;
         let mut rows = statement.query([])?;
         let row = rows.next()?.ok_or(StoreError::BadValue { what: "meta", reason: "no row".to_owned() })?;
-        let own = PublicKey(row.get(0)?);
         Ok(Self {
             ids: Cache::new(cache_entries),
             flows: Cache::new(cache_entries),
@@ -137,13 +152,13 @@ impl Memory {
             group_count: 0,
             totals: HashMap::new(),
             highest: HashMap::new(),
-            hashers: HashMap::from([(OWN, OwnerHasher::new(&own))]),
+            hashers: HashMap::from([(OWN, OwnerHasher::new(&PublicKey(row.get(0)?)))]),
             op_ids: Block::after(row.get(4)?),
             flow_ids: Block::after(row.get(5)?),
             head: row.position(2)?,
             incarnation: stored("incarnation", Incarnation::from_i64(row.get(1)?))?,
             own,
-            strangers: Strangers::default(),
+            refusals: Refusals::after(super::audit::lost_count(connection)?),
         })
     }
 
@@ -169,6 +184,17 @@ impl Memory {
         (self.op_ids.reserved, self.flow_ids.reserved) =
             statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
+    }
+
+    /// The owner is gone, and its number may become another's.
+    pub(super) fn forget(&mut self, owner: i64) {
+        self.ids.clear();
+        self.flows.clear();
+        self.groups.clear();
+        self.group_count = 0;
+        self.totals.remove(&owner);
+        self.highest.remove(&owner);
+        self.hashers.remove(&owner);
     }
 
     /// The highest numbers of an owner in the tables: whatever lies above is new, and needs no look-up.
@@ -251,7 +277,7 @@ impl Memory {
         if let Some(hasher) = self.hashers.get(&owner) {
             return Ok(*hasher);
         }
-        let mut statement = connection.prepare_cached("SELECT public_key FROM owners WHERE owner = ?1")?;
+        let mut statement = connection.prepare_cached("SELECT log_key FROM owners WHERE owner = ?1")?;
         let key: Option<[u8; 32]> = statement.query_row([owner], |row| row.get(0)).optional()?;
         let key = key.ok_or_else(|| StoreError::BadValue { what: "owner", reason: owner.to_string() })?;
         let hasher = OwnerHasher::new(&PublicKey(key));

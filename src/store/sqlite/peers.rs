@@ -7,6 +7,9 @@ use opmesh_core::replica;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::audit;
+use super::config;
+use super::events;
+use super::forget;
 use super::peer_rows::{self, free_name};
 use super::replica_row;
 use super::rows::{HashedRows, OwnerRows};
@@ -14,14 +17,14 @@ use super::tx::Tx;
 use super::value::{count, counted};
 use super::writer::SubmitError;
 use crate::store::{
-    AuditEvent, Epoch, Greeting, NewPeer, Peer, PeerChange, PeerEdit, PeerError, PeerEvent, Refusal,
-    Resolution, Role, Roles, StoreError, Takeover,
+    AuditEvent, AuditKind, Epoch, Greeting, NewPeer, Peer, PeerChange, PeerEdit, PeerError, PeerEvent,
+    Refusal, Resolution, Role, Roles, StoreError, Takeover,
 };
 
 /// Writes an audit record about a peer.
 pub(in crate::store) fn note(
     tx: &Tx<'_>,
-    event: &'static str,
+    event: AuditKind,
     peer: KeyId,
     detail: String,
 ) -> Result<(), StoreError> {
@@ -98,7 +101,7 @@ pub(in crate::store) fn add(tx: &mut Tx<'_>, new: NewPeer) -> Result<Peer, PeerE
     peer_rows::store(tx.connection, &peer, tx.now)?;
     fence(tx, &peer.key)?;
     let detail = format!("{}; grants given: {}", peer.name, shown(&peer.given));
-    note(tx, "peer_added", peer.key, detail)?;
+    note(tx, AuditKind::PeerAdded, peer.key, detail)?;
     tell(tx, peer.key, PeerChange::Reachable);
     Ok(peer)
 }
@@ -128,6 +131,8 @@ pub(in crate::store) fn edit(tx: &mut Tx<'_>, key: KeyId, edits: Vec<PeerEdit>) 
             fence(tx, &key)?;
         }
         note(tx, event, key, detail)?;
+        let may_share = if peer.roles.known_host { peer.given.clone() } else { Grants::default() };
+        config::narrow(tx, key, &may_share)?;
         tell(tx, key, change);
     }
     Ok(peer)
@@ -137,7 +142,7 @@ fn edit_one(
     tx: &Tx<'_>,
     peer: &mut Peer,
     edit: PeerEdit,
-) -> Result<(PeerChange, &'static str, String), PeerError> {
+) -> Result<(PeerChange, AuditKind, String), PeerError> {
     Ok(match edit {
         PeerEdit::Rename(name) => {
             if name != peer.name && free_name(tx.connection, &name)? != name {
@@ -145,7 +150,7 @@ fn edit_one(
             }
             let detail = format!("{} is now called {name}", peer.name);
             peer.name = name;
-            (PeerChange::Shown, "peer_renamed", detail)
+            (PeerChange::Shown, AuditKind::PeerRenamed, detail)
         }
         PeerEdit::Verify(given) => {
             if given != peer.key {
@@ -153,43 +158,47 @@ fn edit_one(
             }
             peer.verified = true;
             peer.refused = None;
-            (PeerChange::Reachable, "peer_verified", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PeerVerified, peer.name.clone())
+        }
+        PeerEdit::Unverify => {
+            peer.verified = false;
+            (PeerChange::Revoked, AuditKind::PeerUnverified, peer.name.clone())
         }
         PeerEdit::Grant(grant) => {
             peer.given.replace(grant);
-            (PeerChange::Grants, "grants_changed", shown(&peer.given))
+            (PeerChange::Grants, AuditKind::GrantsChanged, shown(&peer.given))
         }
         PeerEdit::Revoke(grants) => {
             for text in grants {
                 peer.given.revoke(&text).map_err(|fault| PeerError::Grants(fault.to_string()))?;
             }
-            (PeerChange::Grants, "grants_changed", shown(&peer.given))
+            (PeerChange::Grants, AuditKind::GrantsChanged, shown(&peer.given))
         }
         PeerEdit::Block { reason } => {
             peer.blocked = Some(reason.clone());
-            (PeerChange::Revoked, "peer_blocked", reason)
+            (PeerChange::Revoked, AuditKind::PeerBlocked, reason)
         }
         PeerEdit::Unblock => {
             peer.blocked = None;
             peer.refused = None;
-            (PeerChange::Reachable, "peer_unblocked", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PeerUnblocked, peer.name.clone())
         }
         PeerEdit::SetDial(dial) => {
             peer.roles.known_host = !dial.urls.is_empty();
             peer.dial = dial;
-            (PeerChange::Reachable, "peer_dial_changed", peer.dial.urls.join(" "))
+            (PeerChange::Reachable, AuditKind::PeerDialChanged, peer.dial.urls.join(" "))
         }
         PeerEdit::SetAccepts(scopes) => {
             peer.accepts = scopes;
-            (PeerChange::Grants, "accepts_changed", peer.accepts.to_string())
+            (PeerChange::Grants, AuditKind::AcceptsChanged, peer.accepts.to_string())
         }
         PeerEdit::SetRoles(roles) => {
             peer.roles = roles;
-            (PeerChange::Revoked, "roles_changed", format!("{roles:?}"))
+            (PeerChange::Revoked, AuditKind::RolesChanged, format!("{roles:?}"))
         }
         PeerEdit::SetJoining(joining) => {
             peer.joining = joining;
-            (PeerChange::Reachable, "pairing_changed", peer.name.clone())
+            (PeerChange::Reachable, AuditKind::PairingChanged, peer.name.clone())
         }
     })
 }
@@ -202,7 +211,9 @@ pub(in crate::store) fn remove(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerEr
         .and_then(|mut statement| statement.execute([key.as_bytes()]))
         .map_err(StoreError::from)?;
     fence(tx, &key)?;
-    note(tx, "peer_removed", key, peer.name)?;
+    note(tx, AuditKind::PeerRemoved, key, peer.name)?;
+    config::forget_peer(tx, &key)?;
+    config::narrow(tx, key, &Grants::default())?;
     tell(tx, key, PeerChange::Removed);
     Ok(())
 }
@@ -212,8 +223,11 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     let key = greeting.public_key.key_id();
     let Some(mut peer) = peer_rows::one(tx.connection, &key)? else { return Err(StoreError::Fenced) };
     let before = peer.clone();
-    if greeting.role == Role::KnownHost && peer.joining.take().is_some() {
-        note(tx, "paired_with_hub", key, greeting.instance.to_string())?;
+    if greeting.role == Role::KnownHost {
+        if peer.joining.take().is_some() {
+            note(tx, AuditKind::PairedWithHub, key, greeting.instance.to_string())?;
+        }
+        note(tx, AuditKind::HubConnected, key, String::new())?;
     }
     peer.public_key = Some(greeting.public_key);
     peer.received = greeting.received;
@@ -221,11 +235,11 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     if let Some(old) =
         peer.instance.replace(greeting.instance.clone()).filter(|old| *old != greeting.instance)
     {
-        note(tx, "instance_renamed", key, format!("{old} is now {}", greeting.instance))?;
+        note(tx, AuditKind::InstanceRenamed, key, format!("{old} is now {}", greeting.instance))?;
     }
     if is_stopgap(&peer) {
         let name = free_name(tx.connection, greeting.instance.as_str())?;
-        note(tx, "peer_renamed", key, format!("{} is now called {name}", peer.name))?;
+        note(tx, AuditKind::PeerRenamed, key, format!("{} is now called {name}", peer.name))?;
         peer.name = name;
     }
     if peer != before {
@@ -255,7 +269,7 @@ pub(in crate::store) fn owner(tx: &Tx<'_>, key: &PublicKey, name: &str) -> Resul
     }
     Ok(tx
         .connection
-        .prepare_cached("INSERT INTO owners (key_id, public_key, name) VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT INTO owners (key_id, log_key, name) VALUES (?1, ?2, ?3)")?
         .insert(params![key_id.as_bytes(), key.0, name])?)
 }
 
@@ -281,6 +295,9 @@ pub(in crate::store) fn take_over(
         return Err(StoreError::Fenced);
     }
     let owner = owner(tx, &public_key, &peer.name)?;
+    if forget::is_under_way(tx.connection, owner)? {
+        return Err(StoreError::Fenced);
+    }
     tx.connection
         .prepare_cached(
             "INSERT INTO replicas (owner, epoch, cursor_modno, cursor_chain, newest_modno, newest_chain, trail,
@@ -294,8 +311,9 @@ pub(in crate::store) fn take_over(
         .prepare_cached("SELECT epoch FROM replicas WHERE owner = ?1")?
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
+    note(tx, AuditKind::ClientConnected, key, String::new())?;
     let takeover = Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor };
-    Ok((takeover, OwnerHasher::new(&public_key)))
+    Ok((takeover, tx.memory.hasher(owner, tx.connection)?))
 }
 
 /// Performs a session's transaction, if the session still speaks for its peer.
@@ -308,15 +326,22 @@ pub(in crate::store) fn submit(
 ) -> Result<replica::Committed, SubmitError> {
     let owner = unfenced(tx, key, epoch)?;
     let now = tx.now;
+    let before = events::before(tx, owner, &transaction)?;
+    let presented = match &transaction {
+        replica::Transaction::State { state, .. } => Some(state.incarnation),
+        _ => None,
+    };
     let mut rows = OwnerRows::with_hashes(tx, owner, hashed)?;
-    replica::apply(&mut rows, transaction, now).map_err(|fault| match fault {
+    let committed = replica::apply(&mut rows, transaction, now).map_err(|fault| match fault {
         replica::Fault::Violation(violation) => SubmitError::Violation(violation),
         replica::Fault::Store(error) => SubmitError::Store(error),
-    })
+    })?;
+    events::committed(tx, *key, before, presented, &committed)?;
+    Ok(committed)
 }
 
 /// The owner's number, if this epoch is the current one and the peer is still let in.
-fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
+pub(super) fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
     tx.connection
         .prepare_cached(
             "SELECT r.owner FROM owners AS w JOIN replicas AS r ON r.owner = w.owner
@@ -333,7 +358,7 @@ pub(in crate::store) fn release(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerE
     let owner = find_owner(tx.connection, &key)?.ok_or(StoreError::UnknownOwner(key))?;
     replica::release(&mut OwnerRows::new(tx, owner)?)?;
     fence(tx, &key)?;
-    note(tx, "owner_released", key, String::new())?;
+    note(tx, AuditKind::OwnerReleased, key, String::new())?;
     tell(tx, key, PeerChange::Released);
     Ok(())
 }
@@ -347,8 +372,8 @@ pub(in crate::store) fn resolve(
     let owner = find_owner(tx.connection, &key)?.ok_or(PeerError::NothingToResolve(key))?;
     let mut rows = OwnerRows::new(tx, owner)?;
     let (noted, event) = match resolution {
-        Resolution::AcceptPresented => (replica::accept_presented(&mut rows)?, "conflict_accepted"),
-        Resolution::Refuse => (replica::refuse_presented(&mut rows)?, "conflict_refused"),
+        Resolution::AcceptPresented => (replica::accept_presented(&mut rows)?, AuditKind::ConflictAccepted),
+        Resolution::Refuse => (replica::refuse_presented(&mut rows)?, AuditKind::ConflictRefused),
     };
     if !noted {
         return Err(PeerError::NothingToResolve(key));

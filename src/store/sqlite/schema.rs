@@ -14,8 +14,18 @@ pub(super) const SCHEMA: i64 = 2;
 /// This instance's number in `owners`.
 pub(super) const OWN: i64 = 1;
 
+/// The oldest schema that this program can bring up to [`SCHEMA`].
+pub(super) const OLDEST: i64 = 1;
+
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
-const SECOND: [&str; 0] = [];
+const SECOND: &[&str] = &[
+    super::memory::LOG_KEYS,
+    super::audit::AUDIT_HEAD,
+    super::pairing::TOKEN_EXPIRY,
+    super::admin_tokens::TABLE,
+    super::forget::FORGETTING,
+    super::config::TABLES,
+];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
@@ -34,7 +44,8 @@ pub(super) fn upgrade(connection: &Connection, from: i64) -> rusqlite::Result<()
     connection.pragma_update(None, "user_version", SCHEMA)
 }
 
-const TABLES: &str = "
+/// Schema 1, frozen: what came later stands in [`SECOND`].
+pub(super) const TABLES: &str = "
 -- One row: whose store it is and where its own log stands. op_ids and flow_ids are the highest numbers that may have
 -- been given out; blocks are reserved here before a number of them is used.
 CREATE TABLE meta (

@@ -1,6 +1,6 @@
 //! Recomputing everything about one owner from the stored bytes, a row at a time. Changes nothing.
 
-use opmesh_core::model::{Modno, OpId, OwnerHasher, PublicKey, Record, RowHash, Scope, SetDigest};
+use opmesh_core::model::{KeyId, Modno, OpId, OwnerHasher, PublicKey, Record, RowHash, Scope, SetDigest};
 use rusqlite::{Connection, Row};
 
 use super::memory::stored_total;
@@ -9,15 +9,13 @@ use crate::store::{BadOperation, HostCheck, MAX_BAD_OPERATIONS, RowFault, StoreE
 
 /// Checks an owner's rows against their bytes, the id index and the digests.
 pub(in crate::store) fn verify(connection: &Connection, owner: i64) -> Result<HostCheck, StoreError> {
-    let public_key = PublicKey(
-        connection
-            .prepare_cached("SELECT public_key FROM owners WHERE owner = ?1")?
-            .query_row([owner], |row| row.get(0))?,
-    );
+    let (key_id, log_key): ([u8; 32], [u8; 32]) = connection
+        .prepare_cached("SELECT key_id, log_key FROM owners WHERE owner = ?1")?
+        .query_row([owner], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut check = Check {
-        hasher: OwnerHasher::new(&public_key),
+        hasher: OwnerHasher::new(&PublicKey(log_key)),
         result: HostCheck {
-            owner: public_key.key_id(),
+            owner: KeyId::from_bytes(key_id),
             computed: SetDigest::EMPTY,
             stored: stored_total(connection, owner)?,
             bad_operations: Vec::new(),

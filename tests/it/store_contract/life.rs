@@ -39,7 +39,7 @@ async fn a_newer_schema_is_refused_by_both_numbers_and_nothing_is_touched() {
     let before = std::fs::read(place.path()).unwrap();
     let refused = place.try_open().unwrap_err();
     assert_eq!(refused, StoreError::NewerSchema { path: place.path(), found: 7, known: 2 });
-    assert!(refused.to_string().contains("schema 7") && refused.to_string().contains("up to 1"));
+    assert!(refused.to_string().contains("schema 7") && refused.to_string().contains("up to 2"));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
 

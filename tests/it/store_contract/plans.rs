@@ -32,7 +32,8 @@ async fn no_statement_walks_a_table_that_grows_with_operations() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sqlite");
     for entry in std::fs::read_dir(sources).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-        for sql in statements(&text) {
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for sql in statements(shipped) {
             seen += 1;
             for step in plan(&connection, &sql) {
                 let walks = |(table, name): &(&str, &str)| {
