@@ -10,8 +10,8 @@
 )]
 
 mod admin;
-mod attack;
 mod admin_doors;
+mod attack;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -26,6 +26,7 @@ mod intake;
 mod intake_real;
 mod intake_store;
 mod life;
+mod manual;
 mod store_contract;
 mod tidy;
 mod vectors;
