@@ -57,8 +57,11 @@ fn expression(source: &str, name: &str) -> Option<String> {
     Some(rest[..end].split_once('=')?.1.trim().to_owned())
 }
 
-/// A product of numbers.
+/// A product of numbers, or a power of two.
 fn product(text: &str) -> Option<u64> {
+    if let Some(exponent) = text.strip_prefix("1 << ") {
+        return exponent.parse().ok().map(|exponent: u32| 1 << exponent);
+    }
     text.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().ok()).product()
 }
 
@@ -107,7 +110,10 @@ fn numbers(number: u64) -> Vec<String> {
         grouped.push(digit);
     }
     let mut all = vec![grouped];
-    for (unit, name) in [(1 << 10, "KiB"), (1 << 20, "MiB")] {
+    if number == 1 << 32 {
+        all.push("2³²".to_owned());
+    }
+    for (unit, name) in [(1 << 10, "KiB"), (1 << 20, "MiB"), (1_u64 << 40, "TiB")] {
         if number.is_multiple_of(unit) {
             all.push(format!("{} {name}", number / unit));
         }
