@@ -14,7 +14,7 @@ use super::fault::{ConfigError, Place};
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 20] = [
     "admin.certificate",
     "admin.group",
     "admin.key",
