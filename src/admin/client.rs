@@ -177,6 +177,12 @@ calls! {
     create_admin_token(CreateAdminTokenRequest) -> CreatedAdminToken;
     /// Makes it useless.
     revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
+    /// Calls this instance something else.
+    rename_key(RenameKeyRequest) -> Identity;
+    /// Copies the store.
+    backup_store(BackupStoreRequest) -> Backup;
+    /// Deletes what is kept of a host.
+    forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }

@@ -1,13 +1,12 @@
 //! `opmesh peer`: who may speak with this instance, and what each may do.
 
-use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use super::context::Context;
-use super::output::{Columns, visible};
+use super::output::{Columns, confirmed, visible};
 use super::status;
 use super::time;
-use crate::admin::{Client, Exit, Failure, Reason, pb};
+use crate::admin::{Client, Exit, pb};
 
 /// Peers: who may speak with this instance, and what each may do
 ///
@@ -298,17 +297,4 @@ async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool)
         context.output.object(&removed)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks where somebody can answer; elsewhere `--yes` is the answer.
-fn confirmed(deed: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        let failure =
-            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
-        return Err(failure.hint("add --yes").into());
-    }
-    super::output::say(format_args!("{deed}? [y/N]"));
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -27,6 +27,7 @@ impl Node {
         let server = Server::start(listen, &self.inner.local, &self.inner.tasks, self.stopping()).await?;
         self.run(supervise(self.clone()));
         self.run(tidy(self.clone()));
+        self.run(self.clone().finish_forgetting());
         Ok(server.addresses().to_vec())
     }
 

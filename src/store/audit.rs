@@ -61,6 +61,11 @@ kinds! {
     SharedRepoRefused "shared_repo_refused" "repositories that a hub shares were not taken, each with the rule; not repeated while the same are refused"
     SharedReposWithdrawn "shared_repos_withdrawn" "a peer was removed or may share less; what it had shared stays and is marked"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
+    OwnInstanceRenamed "own_instance_renamed" "this instance has another instance id; its peers learn it in their next session"
+    HostForgetBegun "host_forget_begun" "an operator ordered that everything kept of a host be deleted"
+    HostForgotten "host_forgotten" "everything kept of a host is deleted; with the counts"
+    StoreBackedUp "store_backed_up" "a copy of the whole store was written; with its path"
+    StoreRestored "store_restored" "this store was made from a backup; its pairing tokens are void"
 }
 
 /// Something that bears on security, to be written down.

@@ -24,6 +24,7 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -5,6 +5,7 @@ pub(super) mod audit;
 pub(super) mod config;
 mod connection;
 mod copy;
+pub(super) mod forget;
 pub(super) mod health;
 pub(super) mod lists;
 mod memory;
@@ -16,6 +17,7 @@ pub(super) mod peers;
 mod queue;
 mod reader;
 mod replica_row;
+pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
@@ -37,7 +39,7 @@ use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{AuditEvent, AuditKind, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
 use crate::clock::Clock;
 
 use memory::Memory;
@@ -268,6 +270,11 @@ impl Engine {
         hasher.map_or_else(HashedRows::default, |hasher| rows::hash_rows(hasher, transaction))
     }
 
+    /// The owner's rows are gone, and so is how they were hashed.
+    pub(super) fn drop_hasher(&self, owner: &KeyId) {
+        self.hashers.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
     /// Why there is no answer.
     pub(super) fn gone(&self) -> StoreError {
         self.stopped.get().cloned().unwrap_or(StoreError::Closed)
@@ -350,8 +357,19 @@ fn facts(connection: &Connection, path: PathBuf) -> Result<StoreFacts, StoreErro
     })
 }
 
-/// What this instance calls itself.
+/// What this instance calls itself; a change of it is audited.
 pub(super) fn set_instance(tx: &mut Tx<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    let old: Option<String> = tx
+        .connection
+        .prepare_cached("SELECT instance FROM meta WHERE one = 1")?
+        .query_row([], |row| row.get(0))?;
+    if old.as_deref() == Some(instance.as_str()) {
+        return Ok(());
+    }
+    if let Some(old) = old {
+        let detail = format!("{old} is now {instance}");
+        audit::write(tx, &AuditEvent { event: AuditKind::OwnInstanceRenamed, peer: None, detail })?;
+    }
     tx.connection
         .prepare_cached("UPDATE meta SET instance = ?1 WHERE one = 1")?
         .execute([instance.as_str()])?;

@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::audit;
 use super::config;
+use super::forget;
 use super::peer_rows::{self, free_name};
 use super::replica_row;
 use super::rows::{HashedRows, OwnerRows};
@@ -286,6 +287,9 @@ pub(in crate::store) fn take_over(
         return Err(StoreError::Fenced);
     }
     let owner = owner(tx, &public_key, &peer.name)?;
+    if forget::is_under_way(tx.connection, owner)? {
+        return Err(StoreError::Fenced);
+    }
     tx.connection
         .prepare_cached(
             "INSERT INTO replicas (owner, epoch, cursor_modno, cursor_chain, newest_modno, newest_chain, trail,
