@@ -38,7 +38,7 @@ pub struct Config {
     /// `log.level`. Default: info.
     pub log_level: LogLevel,
     /// `[sharing]`: what peers may set although it runs programs. Default: nothing.
-    pub sharing: Allowed,
+    pub allowed: Allowed,
 }
 
 /// A certificate of its own for the admin listener, both files in PEM.
@@ -60,7 +60,7 @@ impl Default for Config {
             limits: Limits::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
-            sharing: Allowed::default(),
+            allowed: Allowed::default(),
         }
     }
 }
@@ -103,7 +103,7 @@ impl Config {
             limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
-            sharing: sharing::allowed(path, text, file.sharing.unwrap_or_default())?,
+            allowed: sharing::allowed(path, text, file.sharing.unwrap_or_default())?,
         })
     }
 }
@@ -149,7 +149,7 @@ mod tests {
             limits,
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
-            sharing: Allowed {
+            allowed: Allowed {
                 hooks: ["mail".to_owned()].into(),
                 command_prefixes: ["nice -n19".to_owned()].into(),
                 env: ["AWS_REGION".to_owned()].into(),

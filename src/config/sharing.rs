@@ -12,6 +12,7 @@ use super::fault::{ConfigError, Place};
 /// As written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the keys of the file")]
 pub(super) struct Written {
     allow_command_prefix: Option<Vec<Spanned<String>>>,
     allow_env: Option<Vec<Spanned<String>>>,
