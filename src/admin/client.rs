@@ -147,6 +147,8 @@ calls! {
     add_peer(AddPeerRequest) -> Peer;
     /// Vouches for a peer's key.
     verify_peer(VerifyPeerRequest) -> Peer;
+    /// Vouches for it no longer.
+    unverify_peer(UnverifyPeerRequest) -> Peer;
     /// Replaces a grant.
     grant_peer(GrantPeerRequest) -> Peer;
     /// Takes back a grant, or scopes of it.
@@ -198,6 +200,8 @@ streams! {
     list_parked(ListParkedRequest) -> ParkedOperation;
     /// All peers.
     list_peers(ListPeersRequest) -> Peer;
+    /// How peers stand, and how that changes.
+    watch_peers(WatchPeersRequest) -> PeerEvent;
     /// Tokens that can still be used.
     list_tokens(ListTokensRequest) -> Token;
     /// Tokens of the TCP listener.

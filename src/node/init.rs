@@ -11,7 +11,7 @@ use super::lock::{DataLock, LOCK_WAIT, LockError};
 use crate::clock::Clock;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
-use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
+use crate::store::{AuditEvent, AuditKind, DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
 
 /// What may lie in a folder that becomes a data directory.
 const HARMLESS: [&str; 3] = ["opmesh.toml", "lock", "spool"];
@@ -108,15 +108,15 @@ pub async fn init(
     if is_initialized(places) {
         return Err(initialized());
     }
-    let identity = match sources.key {
-        Some(from) => Identity::import(from)?,
-        None if places.key().exists() => Identity::load(&places.key())?,
+    let (identity, origin) = match sources.key {
+        Some(from) => (Identity::import(from)?, "the key was imported"),
+        None if places.key().exists() => (Identity::load(&places.key())?, "the key was there already"),
         None => match sources.backup {
             Some(backup) => {
                 let (backup, path) = (backup.to_owned(), places.data_dir().to_owned());
                 return Err(InitError::NoKey { backup, path });
             }
-            None => Identity::generate()?,
+            None => (Identity::generate()?, "the key is new"),
         },
     };
     let store = fill(places, &identity, sources.backup, clock).await?;
@@ -125,6 +125,8 @@ pub async fn init(
         None => host_name()?,
     };
     store.set_instance(instance.clone()).await?;
+    let detail = format!("{instance}, {}; {origin}", identity.key_id());
+    store.note_audit(AuditEvent { event: AuditKind::Initialized, peer: None, detail }).await?;
     store.close().await;
     Ok(Initialized { key_id: identity.key_id(), instance })
 }

@@ -11,6 +11,7 @@ mod lock;
 mod network;
 mod past;
 mod serve_file;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -35,6 +36,7 @@ pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
+pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
 /// How long a node that closes waits for its tasks.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -133,6 +135,12 @@ impl Node {
         self.inner.tasks.close();
         if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "tasks were still running when the node closed");
+        }
+        // A command's node is no daemon, and says neither that it starts nor that it stops.
+        if self.serving().is_some()
+            && let Err(error) = self.store().note_stopped().await
+        {
+            tracing::warn!(%error, "the end of this daemon could not be written to the audit log");
         }
         self.store().close().await;
     }

@@ -30,11 +30,11 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, forget, health, lists, own_log, pairing,
-    peer_rows, peers, restore, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log,
+    pairing, peer_rows, peers, restore, session_reads, verify,
 };
 
-pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
+pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
 pub use config::PeerConfig;
 pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
@@ -403,6 +403,26 @@ impl Store {
         self.engine.write(Weight::ONE, move |tx| audit_rows::write(tx, &event)).await
     }
 
+    /// Writes that somebody was refused; when it happens often it is counted instead.
+    pub async fn note_refusal(&self, event: AuditEvent) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| events::refused(tx, event)).await
+    }
+
+    /// A daemon of this version starts, or has ended everything.
+    pub async fn note_started(&self, version: &'static str) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| audit_rows::started(tx, version)).await
+    }
+
+    /// See [`Store::note_started`].
+    pub async fn note_stopped(&self) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, |tx| audit_rows::stopped(tx)).await
+    }
+
+    /// Records which tokens have expired since this was called last.
+    pub async fn note_expired_tokens(&self) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, pairing::note_expired_tokens).await
+    }
+
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
         self.engine.read(move |connection| audit_rows::list(connection, since, after)).await
@@ -410,7 +430,7 @@ impl Store {
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        self.engine.read(audit_rows::verify).await
+        self.engine.verify_audit().await
     }
 }
 

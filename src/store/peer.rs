@@ -142,6 +142,8 @@ pub enum PeerEdit {
     Rename(String),
     /// An operator vouches for the key, by repeating its key ID.
     Verify(KeyId),
+    /// Nobody vouches for the key any more.
+    Unverify,
     /// Replaces the grant of that type.
     Grant(Grant),
     /// Takes back `TYPE` or `TYPE:SCOPE,…`, each exactly as it was given.

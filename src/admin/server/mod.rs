@@ -11,6 +11,7 @@ mod hosts;
 mod identity;
 mod join;
 mod operations;
+mod peer_watch;
 mod peers;
 mod reply;
 mod runs;
@@ -132,6 +133,10 @@ impl Admin for Handlers {
         Ok(Response::new(peers::verify(&self.node, request.into_inner()).await?))
     }
 
+    async fn unverify_peer(&self, request: Request<pb::UnverifyPeerRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::unverify(&self.node, request.into_inner()).await?))
+    }
+
     async fn grant_peer(&self, request: Request<pb::GrantPeerRequest>) -> Answer<pb::Peer> {
         Ok(Response::new(peers::grant(&self.node, request.into_inner()).await?))
     }
@@ -237,5 +242,11 @@ impl Admin for Handlers {
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
         let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
         Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
+    }
+
+    type WatchPeersStream = Lines<pb::PeerEvent>;
+    async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
+        let watcher = peer_watch::follow(&self.node)?;
+        Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
     }
 }

@@ -14,8 +14,8 @@ use opmesh_core::model::{FlowId, Incarnation, OpId, OwnerHasher, Position, Publi
 use opmesh_core::replica::Held;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::refusals::Refusals;
 use super::schema::OWN;
-use super::strangers::Strangers;
 use super::value::{Columnar as _, stored};
 use crate::store::StoreError;
 
@@ -101,7 +101,7 @@ pub(in crate::store) struct Memory {
     /// Whose store it is.
     pub(super) own: PublicKey,
     /// Refused lately.
-    pub(super) strangers: Strangers,
+    pub(super) refusals: Refusals,
 }
 
 impl fmt::Debug for Memory {
@@ -158,7 +158,7 @@ impl Memory {
             head: row.position(2)?,
             incarnation: stored("incarnation", Incarnation::from_i64(row.get(1)?))?,
             own,
-            strangers: Strangers::default(),
+            refusals: Refusals::after(super::audit::lost_count(connection)?),
         })
     }
 

@@ -2,9 +2,11 @@
 
 pub(super) mod admin_tokens;
 pub(super) mod audit;
+pub(super) mod audit_files;
 pub(super) mod config;
 mod connection;
 mod copy;
+pub(super) mod events;
 pub(super) mod forget;
 pub(super) mod health;
 pub(super) mod lists;
@@ -16,12 +18,12 @@ pub(super) mod peer_rows;
 pub(super) mod peers;
 mod queue;
 mod reader;
+mod refusals;
 mod replica_row;
 pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
-mod strangers;
 mod tx;
 mod upgrade;
 mod value;
@@ -39,9 +41,12 @@ use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{AuditEvent, AuditKind, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{
+    AuditEvent, AuditKind, AuditVerdict, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts,
+};
 use crate::clock::Clock;
 
+use audit_files::AuditFiles;
 use memory::Memory;
 use notes::Notes;
 use queue::{Consumer, Queue};
@@ -98,6 +103,7 @@ impl fmt::Debug for Engine {
 /// Makes the file of a new store.
 pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), StoreError> {
     connection::create_file(path)?;
+    audit_files::forget(path).map_err(|error| connection::unusable(path, error))?;
     let connection = connection::writer(path)?;
     let fill = || {
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -137,8 +143,9 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreEr
     let memory = Memory::load(&connection, options.own, options.cache_entries)
         .map_err(|error| connection::unusable(path, error))?;
     let config_modno = config::modno(&connection).map_err(|error| connection::unusable(path, error))?;
+    let files = AuditFiles::open(path, &connection, options.clock.monotonic())?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-    start(path, options.clock, connection, (memory, config_modno), readers)
+    start(path, options.clock, connection, (memory, config_modno), files, readers)
         .map_err(|error| connection::unusable(path, error))
 }
 
@@ -153,6 +160,7 @@ fn start(
     clock: Clock,
     connection: Connection,
     (memory, config_modno): (Memory, ConfigModno),
+    files: AuditFiles,
     readers: Vec<Connection>,
 ) -> std::io::Result<Engine> {
     let (orders, consumer) = queue::bounded(WRITER_QUEUE);
@@ -178,6 +186,7 @@ fn start(
         notes: Arc::clone(&notes),
         clock,
         notes_written: clock.monotonic(),
+        files,
     };
     let mut threads = vec![thread("store-writer", move || writer.run())?];
     for connection in readers {
@@ -323,6 +332,14 @@ impl Engine {
     /// Reads or changes the lazy notes.
     pub(super) fn with_notes<T>(&self, work: impl FnOnce(&mut Notes) -> T) -> T {
         work(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Recomputes the audit log. The file beside the database is read first: it is never newer than what follows.
+    pub(super) async fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
+        let path = self.path.clone();
+        let reading = tokio::task::spawn_blocking(move || audit_files::read_head(&path));
+        let beside = reading.await.map_err(|_| StoreError::Closed)?;
+        self.read(move |connection| audit::verify(connection, beside.as_ref())).await
     }
 
     /// Copies the database through a connection of its own, so that readers stay free.

@@ -1,5 +1,6 @@
 //! Whole instances that talk over loopback, and strangers who do what no instance would.
 
+mod audited;
 mod hostile;
 mod limits;
 mod raw;
