@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use opmesh_core::config::Allowed;
+
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub cache_entries: Option<usize>,
     /// `[limits]`. Defaults: those of [`Limits`].
     pub limits: Limits,
+    /// `[sharing]`: what peers may set although it runs programs. Default: nothing.
+    pub allowed: Allowed,
     /// `log.format`. Default: text.
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
@@ -53,6 +57,7 @@ impl Default for Config {
             admin_certificate: None,
             cache_entries: None,
             limits: Limits::default(),
+            allowed: Allowed::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         }
@@ -95,6 +100,7 @@ impl Config {
                 None => usual.cache_entries,
             },
             limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
+            allowed: file.sharing.unwrap_or_default().into(),
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
         })
@@ -122,7 +128,9 @@ mod tests {
         let text = "[admin]\ngroup = \"backup\"\nlisten = \"[::1]:9852\"\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n\
                     [cache]\nentries = 0\n\
                     [limits]\nconnections = 100\nsession_age = \"90m\"\nshared_addresses = []\n\
-                    [log]\nformat = \"json\"\nlevel = \"debug\"\n";
+                    [log]\nformat = \"json\"\nlevel = \"debug\"\n\
+                    [sharing]\nallow_env = [\"A\", \"B\"]\nallow_flags = [\"--x\"]\nallow_hooks = [\"h\"]\n\
+                    allow_command_prefix = [\"nice -n19\"]\n";
         let limits = Limits {
             connections: 100,
             session_age: Duration::from_mins(90),
@@ -138,6 +146,12 @@ mod tests {
             }),
             cache_entries: Some(0),
             limits,
+            allowed: Allowed {
+                hooks: ["h".to_owned()].into(),
+                command_prefixes: ["nice -n19".to_owned()].into(),
+                env: ["A".to_owned(), "B".to_owned()].into(),
+                flags: ["--x".to_owned()].into(),
+            },
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
         };
@@ -180,7 +194,7 @@ mod tests {
         1 | [network]
           |  ^^^^^^^
           |
-          = help: the tables are admin, cache, limits, log
+          = help: the tables are admin, cache, limits, log, sharing
         "#);
     }
 

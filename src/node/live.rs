@@ -11,6 +11,7 @@ use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
 use super::past::History;
 use crate::store::Role;
+use crate::transport::Offered;
 
 /// Where a session with a peer is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,6 +48,8 @@ pub struct Seat {
     pub proved: Option<(Position, SetDigest)>,
     /// An owner's set here was equal when last compared, and nothing was applied since.
     pub equal: bool,
+    /// A host of ours has said so of the repositories that we share with it.
+    pub offered: Option<Offered>,
     /// A hub of ours has lacked something ever since.
     pub behind_since: Option<UnixMs>,
     /// How the last sessions went.

@@ -60,6 +60,7 @@ kinds! {
     SharedReposTaken "shared_repos_taken" "repositories that a hub shares were received, changed or not shared any more"
     SharedRepoRefused "shared_repo_refused" "repositories that a hub shares were not taken, each with the rule; not repeated while the same are refused"
     SharedReposWithdrawn "shared_repos_withdrawn" "a peer was removed or may share less; what it had shared stays and is marked"
+    ConfigPushed "config_pushed" "a peer was asked to change its repositories and plans; with the modno that the change was made for and the verdict"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
 }
 

@@ -7,6 +7,7 @@
 mod address;
 mod admission;
 mod attempts;
+mod beside;
 mod client;
 mod connection;
 pub mod dialer;
@@ -30,6 +31,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use opmesh_core::config::Allowed;
 use opmesh_core::model::{InstanceId, ProcessNonce};
 use tokio::sync::mpsc;
 
@@ -38,6 +40,7 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
+pub use beside::{AskFault, Offered};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
 pub use doorman::Doorman;
@@ -62,6 +65,8 @@ pub struct Local {
     pub store: Store,
     /// Time.
     pub clock: Clock,
+    /// What peers may set although it runs programs: what the operator has named.
+    pub allowed: Allowed,
     /// Who is connected.
     pub sessions: Sessions,
     /// Who is not let in.

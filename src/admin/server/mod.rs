@@ -4,6 +4,7 @@
 mod admin_tokens;
 mod apply;
 mod audit;
+mod config;
 mod diagnose;
 mod freshness;
 mod hosts;
@@ -223,5 +224,21 @@ impl Admin for Handlers {
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
         let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
         Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
+    }
+
+    async fn get_config(&self, request: Request<pb::GetConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::get(&self.node, request.into_inner().host).await?))
+    }
+
+    async fn reveal_config(&self, _: Request<pb::RevealConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::reveal(&self.node).await?))
+    }
+
+    async fn apply_config(&self, request: Request<pb::ApplyConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::apply(&self.node, request.into_inner()).await?))
+    }
+
+    async fn push_config(&self, request: Request<pb::PushConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::push(&self.node, request.into_inner()).await?))
     }
 }

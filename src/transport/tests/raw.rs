@@ -21,6 +21,8 @@ pub(super) const NONCE: [u8; 32] = [5; 32];
 pub(super) struct Raw {
     pub(super) dialled: Dialled,
     pub(super) hub: KeyId,
+    /// What it names in the handshake.
+    pub(super) capabilities: Vec<String>,
     outbound: mpsc::Sender<Frame>,
     inbound: Streaming<Frame>,
 }
@@ -32,14 +34,15 @@ impl Raw {
         let (outbound, frames) = mpsc::channel(8);
         let mut client = PeerSyncClient::new(dialled.http.clone());
         let response = client.sync(Request::new(ReceiverStream::new(frames))).await.unwrap();
-        Self { dialled, hub, outbound, inbound: response.into_inner() }
+        let capabilities = Capability::names();
+        Self { dialled, hub, capabilities, outbound, inbound: response.into_inner() }
     }
 
     pub(super) fn config(&self, me: &Identity, token: Option<&Identity>) -> DialerConfig {
         DialerConfig {
             me: me.public_key(),
             instance: "raw".parse().unwrap(),
-            capabilities: Capability::names(),
+            capabilities: self.capabilities.clone(),
             hub: self.hub,
             grants: Vec::new(),
             pairing_token: token.map(Identity::public_key),
