@@ -187,6 +187,14 @@ calls! {
     forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
+    /// Repositories and plans, of this instance or as a peer shows them.
+    get_config(GetConfigRequest) -> ConfigReply;
+    /// This instance's, with secrets.
+    reveal_config(RevealConfigRequest) -> ConfigReply;
+    /// Changes this instance's repositories and plans.
+    apply_config(ApplyConfigRequest) -> ConfigVerdict;
+    /// Asks a peer to change its own.
+    push_config(PushConfigRequest) -> ConfigVerdict;
 }
 
 streams! {

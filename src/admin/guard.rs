@@ -103,6 +103,11 @@ const ROLES: &[(&str, Role)] = &[
     ("VerifyAudit", Role::Read),
     // It makes this instance dial.
     ("Diagnose", Role::Operate),
+    // Repositories and plans: what a config says is run by somebody, and its secrets open backups.
+    ("GetConfig", Role::Read),
+    ("RevealConfig", Role::Security),
+    ("ApplyConfig", Role::Security),
+    ("PushConfig", Role::Security),
 ];
 
 /// What members of the group may call on the unix socket.

@@ -5,6 +5,7 @@
 
 mod bearer;
 mod client;
+mod config_json;
 mod error;
 mod failures;
 mod guard;

@@ -7,6 +7,7 @@
 mod admin;
 mod audit;
 mod completion;
+mod config;
 mod context;
 mod demo;
 mod doctor;
@@ -106,6 +107,7 @@ enum Command {
     Hosts(hosts::Hosts),
     Pair(pair::Pair),
     Peer(peer::Peer),
+    Config(config::Config),
     Key(key::Key),
     Admin(admin::Admin),
     Store(store::Store),
@@ -172,6 +174,7 @@ impl Command {
             Self::Hosts(hosts) => hosts.execute(context).await,
             Self::Pair(pair) => pair.execute(context).await,
             Self::Peer(peer) => peer.execute(context).await,
+            Self::Config(config) => config.execute(context).await,
             Self::Key(key) => key.execute(context).await,
             Self::Admin(admin) => admin.execute(context).await,
             Self::Store(store) => store.execute(context).await,

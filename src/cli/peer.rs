@@ -288,9 +288,45 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         ("lets us", received),
         ("not met", unmet),
         ("taken in", peer.accepted_scopes.clone()),
+        ("shown to it", in_view(peer.config.as_ref().and_then(|config| config.shown.as_ref()))),
+        ("shows us", in_view(peer.config.as_ref().and_then(|config| config.shows.as_ref()))),
+        ("received", received_repos(peer.config.as_ref())),
+        ("offered", offered(peer.config.as_ref())),
         ("last seen", peer.last_seen_unix_ms.map(time::show_ms).unwrap_or_default()),
     ])?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What one side shows: repositories and plans by id.
+fn in_view(shown: Option<&pb::ShownConfig>) -> String {
+    let Some(shown) = shown else { return String::new() };
+    let list = |what: &str, ids: Vec<&str>| format!("{what} {}", ids.join(" "));
+    let mut parts = Vec::new();
+    if !shown.repos.is_empty() {
+        parts.push(list("repos", shown.repos.iter().map(|repo| repo.id.as_str()).collect()));
+    }
+    if !shown.plans.is_empty() {
+        parts.push(list("plans", shown.plans.iter().map(|plan| plan.id.as_str()).collect()));
+    }
+    if let Some(modno) = shown.modno {
+        parts.push(format!("at modno {modno}"));
+    }
+    parts.join("; ")
+}
+
+/// Repositories that came from the peer.
+fn received_repos(config: Option<&pb::PeerConfig>) -> String {
+    let repo = |repo: &pb::ReceivedRepo| {
+        if repo.withdrawn { format!("{} (withdrawn)", repo.id) } else { repo.id.clone() }
+    };
+    config.map(|config| config.received.iter().map(repo).collect::<Vec<_>>().join(" ")).unwrap_or_default()
+}
+
+/// What the peer made of the repositories that are shared with it.
+fn offered(config: Option<&pb::PeerConfig>) -> String {
+    let Some(offered) = config.and_then(|config| config.offered.as_ref()) else { return String::new() };
+    let refused = offered.refused.iter().map(|refused| format!("{}: {}", refused.object, refused.reason));
+    [format!("{} taken", offered.taken)].into_iter().chain(refused).collect::<Vec<_>>().join("; ")
 }
 
 /// One grant after the other; a failure says which ones are gone by then.

@@ -15,6 +15,7 @@ use opmesh_core::permission::Scopes;
 
 use super::watch::{Watcher, Watchers};
 use crate::store::Role;
+use crate::transport::Offered;
 
 /// Where a session with a peer is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,6 +53,9 @@ pub struct Seat {
     /// An owner's set here was equal when last compared, and nothing was applied since.
     pub equal: bool,
     /// The one of the two that holds a copy has lacked something ever since.
+    /// A host of ours has said so of the repositories that we share with it.
+    pub offered: Option<Offered>,
+    /// A hub of ours has lacked something ever since.
     pub behind_since: Option<UnixMs>,
     /// How the last sessions went.
     pub history: History,

@@ -111,6 +111,7 @@ impl Node {
             process,
             store,
             clock,
+            allowed: config.allowed.clone(),
             sessions: Sessions::default(),
             doorman,
             events,
@@ -195,6 +196,11 @@ impl Node {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.inner.local.doorman.limits()
+    }
+
+    /// Who is connected, and the way to ask them for something.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.local.sessions
     }
 
     /// Runs until the node closes; the future must end soon after [`Node::stopping`] is cancelled.

@@ -83,6 +83,7 @@ kinds! {
     SharedRepoRefused "shared_repo_refused" "repositories that a hub shares were not taken, each with the rule; not repeated while the same are refused"
     SharedReposWithdrawn "shared_repos_withdrawn" "a peer was removed or may share less; what it had shared stays and is marked"
     AdminRefused "admin_refused" "a call of the admin service was refused: by uid on the socket, by token or role on the listener"
+    ConfigPushed "config_pushed" "a peer was asked to change its repositories and plans; with the modno that the change was made for and the verdict"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
     AdminRefusalsRepeated "admin_refusals_repeated" "so many more calls of the admin service were refused within a minute"
 }

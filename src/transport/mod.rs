@@ -7,6 +7,7 @@
 mod address;
 mod admission;
 mod attempts;
+mod beside;
 mod client;
 mod connection;
 pub mod dialer;
@@ -34,6 +35,7 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use opmesh_core::config::Allowed;
 use opmesh_core::model::{InstanceId, ProcessNonce};
 use tokio::sync::mpsc;
 
@@ -42,6 +44,7 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen, Scheme};
+pub use beside::{AskFault, Offered};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
 pub use doorman::Doorman;
@@ -86,6 +89,8 @@ pub struct Local {
     pub store: Store,
     /// Time.
     pub clock: Clock,
+    /// What peers may set although it runs programs: what the operator has named.
+    pub allowed: Allowed,
     /// Who is connected.
     pub sessions: Sessions,
     /// Who is not let in.

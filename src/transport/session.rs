@@ -10,7 +10,7 @@ use std::time::Duration;
 use opmesh_core::handshake::Established;
 use opmesh_core::model::KeyId;
 use opmesh_core::permission::{GrantType, Grants};
-use opmesh_core::protocol::{EndReason, Message};
+use opmesh_core::protocol::{Capability, EndReason, Message};
 use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -25,6 +25,7 @@ use crate::wire::peer_sync_client::PeerSyncClient;
 use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
+use super::beside::Beside;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
 use super::driver::{Delivered, Driver, Machine};
 use super::ending::Ending;
@@ -119,10 +120,11 @@ async fn run_hub(
             } else {
                 Input::Close(EndReason::GrantsChanged)
             };
+            let beside = established.can(Capability::Config).then(Beside::default);
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
             let ends = now.saturating_add(local.doorman.limits().session_age);
             let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
-            let ran = Driver::new(local, peer, machine, link, registration, stop).run(first).await;
+            let ran = Driver::new(local, peer, machine, beside, link, registration, stop).run(first).await;
             (ran.ending, ran.rest, ran.link)
         }
     };
@@ -210,13 +212,14 @@ async fn run_owner(
             return (ending, Delivered::Nothing);
         }
     };
+    let beside = established.can(Capability::Config).then(Beside::default);
     let config = OwnerConfig {
         granted: target.grants.scopes_of(GrantType::ReadOperations),
         accepted: established.accepted,
         process: local.process,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
-    let ran = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    let ran = Driver::new(local, hub, machine, beside, link, registration, stop).run(first).await;
     record(local, ran.ending.event_in_session(), Some(hub), ran.ending.to_string()).await;
     ran.link.close(ran.rest, &ran.ending).await;
     info.gate.session_over();

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use opmesh_core::handshake::HandshakeFault;
 use opmesh_core::model::{KeyId, ProcessNonce, UnixMs};
-use opmesh_core::protocol::EndReason;
-use tokio::sync::oneshot;
+use opmesh_core::protocol::{EndReason, Outcome, Write};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::store::Role;
+
+use super::beside::{Ask, AskFault};
 
 /// How many times within [`RIVALRY_WINDOW`] different processes of one identity may displace each other: a restart or
 /// a short overlap is no conflict.
@@ -35,6 +37,9 @@ pub struct FailedDialer {
     pub fault: HandshakeFault,
 }
 
+/// Requests that a session has not taken up yet; it does so at once. Whoever finds no room is told.
+const ASKS: usize = 8;
+
 /// All live sessions of this process, and who failed to begin one. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
@@ -53,6 +58,7 @@ struct State {
 struct Live {
     number: u64,
     end: Option<oneshot::Sender<EndReason>>,
+    asks: mpsc::Sender<Ask>,
 }
 
 /// Which processes spoke for one peer lately.
@@ -97,16 +103,32 @@ impl Sessions {
         state.failed.push_back(dialer);
     }
 
+    /// Asks the peer for something over a live session, and waits for its answer.
+    pub async fn ask(&self, peer: &KeyId, write: Write) -> Result<Outcome, AskFault> {
+        let (answer, answered) = oneshot::channel();
+        let asks = {
+            let state = self.state();
+            let live = [Role::KnownHost, Role::AuthorizedClient].map(|role| state.live.get(&(*peer, role)));
+            live.into_iter().flatten().next().ok_or(AskFault::NotConnected)?.asks.clone()
+        };
+        asks.try_send(Ask { write, answer }).map_err(|fault| match fault {
+            mpsc::error::TrySendError::Full(_) => AskFault::Busy,
+            mpsc::error::TrySendError::Closed(_) => AskFault::NotConnected,
+        })?;
+        answered.await.unwrap_or(Err(AskFault::Ended))
+    }
+
     /// Makes the caller the live session with this peer; an older one is told that it is displaced.
     pub(super) fn register(&self, peer: KeyId, role: Role) -> Registration {
         let (end, told) = oneshot::channel();
+        let (asks, asked) = mpsc::channel(ASKS);
         let mut state = self.state();
         state.numbers += 1;
         let number = state.numbers;
-        let older = state.live.insert((peer, role), Live { number, end: Some(end) });
+        let older = state.live.insert((peer, role), Live { number, end: Some(end), asks });
         drop(state);
         let displaced = older.map(|mut older| older.tell(EndReason::Displaced)).is_some();
-        Registration { sessions: self.clone(), peer, role, number, displaced, told }
+        Registration { sessions: self.clone(), peer, role, number, displaced, told, asks: asked }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,6 +164,8 @@ pub(super) struct Registration {
     displaced: bool,
     /// Resolves when the session must end. Errors are impossible while this exists and nobody displaced it.
     pub(super) told: oneshot::Receiver<EndReason>,
+    /// What this side wants of the peer. Never ends while this exists and nobody displaced it.
+    pub(super) asks: mpsc::Receiver<Ask>,
 }
 
 impl Registration {

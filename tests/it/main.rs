@@ -19,6 +19,7 @@ mod cli_contract;
 mod cli_ops;
 mod cli_peers;
 mod cli_serve;
+mod config_federation;
 mod contract;
 mod doctor;
 mod federation;

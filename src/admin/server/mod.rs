@@ -5,6 +5,7 @@ mod admin_tokens;
 mod apply;
 mod audit;
 mod backup;
+mod config;
 mod diagnose;
 mod freshness;
 mod hosts;
@@ -248,5 +249,21 @@ impl Admin for Handlers {
     async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
         let watcher = peer_watch::follow(&self.node)?;
         Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
+    }
+
+    async fn get_config(&self, request: Request<pb::GetConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::get(&self.node, request.into_inner().host).await?))
+    }
+
+    async fn reveal_config(&self, _: Request<pb::RevealConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::reveal(&self.node).await?))
+    }
+
+    async fn apply_config(&self, request: Request<pb::ApplyConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::apply(&self.node, request.into_inner()).await?))
+    }
+
+    async fn push_config(&self, request: Request<pb::PushConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::push(&self.node, request.into_inner()).await?))
     }
 }

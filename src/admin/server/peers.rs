@@ -3,6 +3,7 @@
 use opmesh_core::model::{InstanceId, KeyId};
 use opmesh_core::permission::{Grant, Grants, Scopes};
 
+use super::config;
 use super::reply::{Out, Stop};
 use super::show;
 use super::status::{self, Moment};
@@ -154,7 +155,8 @@ pub(super) async fn moment(node: &Node) -> Result<Moment, Failure> {
 }
 
 async fn show_one(node: &Node, peer: &Peer) -> Result<pb::Peer, Failure> {
-    Ok(shown(node, peer, moment(node).await?))
+    let config = Some(config::in_view(node, peer).await?);
+    Ok(pb::Peer { config, ..shown(node, peer, moment(node).await?) })
 }
 
 fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
@@ -174,6 +176,7 @@ fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
         accepted_scopes: peer.accepts.to_string(),
         last_seen_unix_ms: show::ms(peer.last_seen),
         status: entries,
+        config: None,
     }
 }
 

@@ -232,6 +232,7 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     peer.public_key = Some(greeting.public_key);
     peer.received = greeting.received;
     peer.refused = None;
+    config::heard_grants(tx, key, greeting.role, &peer.received)?;
     if let Some(old) =
         peer.instance.replace(greeting.instance.clone()).filter(|old| *old != greeting.instance)
     {

@@ -65,6 +65,9 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::AdminRefused | AuditKind::AdminRefusalsRepeated => {
             "callers_that_may_not_are_recorded_and_counted"
         }
+        AuditKind::ConfigPushed => {
+            "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
+        }
         AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
             "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
         }
