@@ -26,6 +26,7 @@ mod recorder;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod time;
 mod version;
 
@@ -109,6 +110,7 @@ enum Command {
     Config(config::Config),
     Key(key::Key),
     Admin(admin::Admin),
+    Store(store::Store),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -175,6 +177,7 @@ impl Command {
             Self::Config(config) => config.execute(context).await,
             Self::Key(key) => key.execute(context).await,
             Self::Admin(admin) => admin.execute(context).await,
+            Self::Store(store) => store.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

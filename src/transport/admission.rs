@@ -3,7 +3,8 @@
 //! Called by the listeners before anything is read from a connection, and by the connection's gate when its peer turns
 //! out to be known. Nobody is told apart yet, so that the limits are made such that no stranger can keep a listed peer
 //! out: where there are too many strangers, one of them, by chance, goes, not the newest; and what comes from an
-//! address where a peer has proved itself is not held up by those who come from elsewhere.
+//! address where a peer has proved itself is not held up by those who come from elsewhere. Behind a proxy the same is
+//! counted of streams, without addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -50,7 +51,7 @@ struct State {
     connections: u32,
     numbers: u64,
     strangers: BTreeMap<u64, Stranger>,
-    known: LruCache<IpAddr, ()>,
+    known: LruCache<IpAddr, Pace>,
     all: Rate,
     accepts: Pace,
     accepts_by_address: Paces<IpAddr>,
@@ -91,14 +92,31 @@ impl Admission {
 
     /// Counts a new connection, as a stranger's. Where it is one too many of these, another one is told to leave.
     pub(super) fn admit(&self, address: IpAddr, now: Duration) -> Result<Admitted, Turned> {
+        let network = network(address);
         let mut state = self.state();
+        let origin = self.origin(address, network, &state);
+        self.take_in(&mut state, network, origin, now)
+    }
+
+    /// The same for what a proxy brings: its address says nothing about the peer's.
+    pub(super) fn admit_behind_proxy(&self, now: Duration) -> Result<Admitted, Turned> {
+        self.take_in(&mut self.state(), Ipv6Addr::UNSPECIFIED.into(), Origin::Shared, now)
+    }
+
+    fn take_in(
+        &self,
+        state: &mut State,
+        network: IpAddr,
+        origin: Origin,
+        now: Duration,
+    ) -> Result<Admitted, Turned> {
         if state.connections >= self.limits.connections {
             return Err(Turned::Full(self.limits.connections));
         }
-        let network = network(address);
-        let origin = self.origin(address, network, &state);
-        if origin == Origin::New {
-            state.keep_pace(network, now, &self.limits)?;
+        match origin {
+            Origin::New => state.keep_pace(network, now, &self.limits)?,
+            Origin::Known => state.keep_own_pace(network, now, &self.limits)?,
+            Origin::Shared => {}
         }
         let made_room = state.make_room(network, origin, &self.limits);
         let leave = CancellationToken::new();
@@ -106,7 +124,6 @@ impl Admission {
         state.connections += 1;
         let number = state.numbers;
         state.strangers.insert(number, Stranger { network, origin, leave: leave.clone() });
-        drop(state);
         Ok(Admitted { admission: self.clone(), number, leave, made_room })
     }
 
@@ -141,6 +158,16 @@ impl State {
         }
         self.accepts_by_address.take(network, now);
         self.accepts.take(self.all, now);
+        Ok(())
+    }
+
+    /// An address where a peer has proved itself may come as fast as all new ones together.
+    fn keep_own_pace(&mut self, network: IpAddr, now: Duration, limits: &Limits) -> Result<(), Turned> {
+        let Some(pace) = self.known.get_mut(&network) else { return Ok(()) };
+        if !pace.wait(self.all, now).is_zero() {
+            return Err(Turned::TooFastFromAddress(limits.accepts_per_second));
+        }
+        pace.take(self.all, now);
         Ok(())
     }
 
@@ -199,7 +226,7 @@ impl Admitted {
         if let Some(stranger) = state.strangers.remove(&self.number)
             && stranger.origin != Origin::Shared
         {
-            state.known.put(stranger.network, ());
+            state.known.get_or_insert_mut(stranger.network, Pace::default);
         }
     }
 }
@@ -307,8 +334,11 @@ mod tests {
         admission.admit(address(250), NOW).unwrap().known();
         let flood = (0..=255).map(|n| admission.admit(IpAddr::from([10, 1, 0, n]), NOW));
         assert!(flood.filter(Result::is_err).count() > 100);
-        for _ in 0..200 {
+        for _ in 0..100 {
             assert!(admission.admit(address(250), NOW).is_ok());
+        }
+        assert_eq!(admission.admit(address(250), NOW).unwrap_err(), Turned::TooFastFromAddress(50));
+        for _ in 0..200 {
             assert!(admission.admit("::1".parse().unwrap(), NOW).is_ok());
         }
     }

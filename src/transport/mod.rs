@@ -22,14 +22,18 @@ mod noise;
 pub mod probe;
 mod rate;
 mod routes;
+mod seal;
 mod server;
 mod session;
 mod sessions;
 mod status;
 mod tls;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use opmesh_core::config::Allowed;
 use opmesh_core::model::{InstanceId, ProcessNonce};
@@ -39,7 +43,7 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::store::Store;
 
-pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
+pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen, Scheme};
 pub use beside::{AskFault, Offered};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
@@ -47,18 +51,38 @@ pub use doorman::Doorman;
 pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
+pub use seal::SealFault;
 pub use server::{ListenError, Server, http2};
 pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
 pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
 
+/// Who this instance is: the operator may rename it. A handshake takes it once, at its beginning.
+#[derive(Debug, Clone)]
+pub struct Me {
+    /// The key.
+    pub identity: Arc<Identity>,
+    /// The label.
+    pub instance: InstanceId,
+}
+
+impl Local {
+    /// Who this instance is at this moment.
+    pub fn me(&self) -> Me {
+        self.me.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is called something else from now on.
+    pub fn rename(&self, instance: InstanceId) {
+        self.me.write().unwrap_or_else(PoisonError::into_inner).instance = instance;
+    }
+}
+
 /// What this instance brings into every session.
 #[derive(Debug)]
 pub struct Local {
-    /// The key.
-    pub identity: Identity,
-    /// The label.
-    pub instance: InstanceId,
+    /// Who it is now.
+    pub me: RwLock<Me>,
     /// This run of the process.
     pub process: ProcessNonce,
     /// Everything that is kept.

@@ -20,21 +20,21 @@ use tonic::Request;
 use tracing::Instrument as _;
 
 use crate::identity::Identity;
-use crate::store::{Greeting, Role, StoreError};
+use crate::store::{AuditEvent, AuditKind, Greeting, Role, StoreError};
 use crate::wire::peer_sync_client::PeerSyncClient;
 use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
 use super::beside::Beside;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
-use super::driver::{Driver, Machine};
+use super::driver::{Delivered, Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
-use super::handshake::Visit;
+use super::handshake::{Opening, Visit};
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::noise::Noise;
 use super::sessions::FailedDialer;
-use super::{Local, client, handshake, status};
+use super::{Local, client, handshake};
 
 /// Whom to dial, and what to say.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub(super) struct Outcome {
     pub(super) ending: Ending,
     /// How long the session ran; none when there was none.
     pub(super) lasted: Option<Duration>,
+    /// Whether the hub is further than before.
+    pub(super) delivered: Delivered,
 }
 
 /// A dialer's stream, on the hub's side. Tells the dialer how it ends.
@@ -79,6 +81,8 @@ pub(super) async fn accept(
                     let (at, address) = (local.clock.wall(), info.address.ip());
                     local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
                 }
+                let detail = format!("{}: {ending}", info.address.ip());
+                record(&local, ending.event_at_hub(), None, detail).await;
                 link.close([], &ending).await;
             }
         }
@@ -120,9 +124,11 @@ async fn run_hub(
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
             let ends = now.saturating_add(local.doorman.limits().session_age);
             let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
-            Driver::new(local, peer, machine, beside, link, registration, stop).run(first).await
+            let ran = Driver::new(local, peer, machine, beside, link, registration, stop).run(first).await;
+            (ran.ending, ran.rest, ran.link)
         }
     };
+    record(local, ending.event_in_session(), Some(peer), ending.to_string()).await;
     link.close(rest, &ending).await;
     part(local, peer, role, info, ending).await;
 }
@@ -132,21 +138,23 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     let (hub, role) = (target.hub, Role::KnownHost);
     let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
     async move {
-        let (ending, lasted) = match open(local, &target, &stop).await {
+        match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
+                let detail = format!("{}: {ending}", target.url);
+                record(local, ending.event_at_host(), Some(hub), detail).await;
                 local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
-                (ending, None)
+                Outcome { ending, lasted: None, delivered: Delivered::Nothing }
             }
             Ok(open) => {
                 let begun = local.clock.monotonic();
                 let info = open.info.clone();
-                let ending = run_owner(local, open, target, stop).await;
+                let (ending, delivered) = run_owner(local, open, target, stop).await;
                 part(local, hub, role, &info, ending.clone()).await;
-                (ending, Some(local.clock.monotonic().saturating_sub(begun)))
+                let lasted = Some(local.clock.monotonic().saturating_sub(begun));
+                Outcome { ending, lasted, delivered }
             }
-        };
-        Outcome { ending, lasted }
+        }
     }
     .instrument(span)
     .await
@@ -168,11 +176,12 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
         .max_encoding_message_size(MESSAGE_BYTES);
     let info = dialled.info;
     let opening = async {
+        let channel = Opening::begin(&info, &outbound).await?;
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
-        let mut link = Link { role: Role::KnownHost, inbound: response.into_inner(), outbound };
-        let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
+            client.sync(Request::new(frames)).await.map_err(|refused| channel.refused(&refused))?;
+        let mut link = Link::new(Role::KnownHost, response.into_inner(), outbound);
+        let greeting = handshake::dial(local, &mut link, &info, channel, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),
             Err(ending) => {
@@ -185,7 +194,12 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     Ok(Opened { link, info, established })
 }
 
-async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: CancellationToken) -> Ending {
+async fn run_owner(
+    local: &Arc<Local>,
+    open: Opened,
+    target: Target,
+    stop: CancellationToken,
+) -> (Ending, Delivered) {
     let Opened { link, info, established } = open;
     let (hub, role) = (target.hub, Role::KnownHost);
     let registration = local.sessions.register(hub, role);
@@ -195,7 +209,7 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
         Err(error) => {
             let ending = error.into();
             link.close([], &ending).await;
-            return ending;
+            return (ending, Delivered::Nothing);
         }
     };
     let beside = established.can(Capability::Config).then(Beside::default);
@@ -205,11 +219,11 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
         process: local.process,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
-    let (ending, rest, link) =
-        Driver::new(local, hub, machine, beside, link, registration, stop).run(first).await;
-    link.close(rest, &ending).await;
+    let ran = Driver::new(local, hub, machine, beside, link, registration, stop).run(first).await;
+    record(local, ran.ending.event_in_session(), Some(hub), ran.ending.to_string()).await;
+    ran.link.close(ran.rest, &ran.ending).await;
     info.gate.session_over();
-    ending
+    (ran.ending, ran.delivered)
 }
 
 /// What was said in the handshake must be what holds now that changes reach this session.
@@ -258,8 +272,17 @@ async fn greet(local: &Local, role: Role, established: &Established) {
         session: established.session,
         instance: established.instance.clone(),
         grants_received: established.grants_received.clone(),
+        accepted: established.accepted.clone(),
     };
     local.tell(peer, role, news).await;
+}
+
+/// Writes to the audit log how an attempt or a session ended, if that bears on security.
+async fn record(local: &Local, event: Option<AuditKind>, peer: Option<KeyId>, detail: String) {
+    let Some(event) = event else { return };
+    if let Err(error) = local.store.note_refusal(AuditEvent { event, peer, detail }).await {
+        tracing::warn!(%error, "an event could not be written to the audit log");
+    }
 }
 
 /// Makes known how the session ended, unless a newer one has its place already: that one's news count.

@@ -1,5 +1,8 @@
 //! Peers through the real program: who is named how, and what each may do.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::cli::{Lab, keys};
@@ -25,6 +28,7 @@ fn an_added_peer_is_unverified_until_its_key_was_compared() {
     let wrong = lab.run("alpha", &["peer", "verify", "hub", "--key-id", &stranger]);
     assert_eq!(wrong.code, 12, "{}", wrong.stderr);
     assert_eq!(lab.json("alpha", &["peer", "verify", "hub", "--key-id", &key])["verified"], json!(true));
+    assert_eq!(lab.json("alpha", &["peer", "unverify", "hub"])["verified"], json!(false));
 }
 
 #[test]
@@ -92,7 +96,9 @@ fn a_blocked_peer_says_why_and_every_step_is_audited() {
 
     let audit = lab.json("alpha", &["audit"]);
     let records = audit.as_array().unwrap();
-    assert!(records.len() >= 4 && records.iter().all(|record| record["key_id"] == json!(key)), "{audit:#}");
+    assert_eq!(records[0]["event"], json!("initialized"));
+    let about = records[1..].iter().all(|record| record["key_id"] == json!(key));
+    assert!(records.len() >= 5 && about, "{audit:#}");
     assert_eq!(keys(&records[0]).join(" "), "id at_unix_ms event key_id detail chain");
     assert_eq!(lab.json("alpha", &["audit", "--verify"])["equal"], json!(true));
 }
@@ -150,4 +156,27 @@ fn joining_without_waiting_pairs_when_the_daemon_reaches_the_hub() {
     crate::cli::eventually("the hub knows the host", || {
         lab.json("hub", &["peer", "list"]).as_array().filter(|peers| peers.len() == 1).map(drop)
     });
+}
+
+#[test]
+fn watching_needs_a_daemon_and_prints_a_line_for_each_change() {
+    let (lab, key) = with_hub();
+    let refused = lab.run("alpha", &["peer", "watch"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (10, ""));
+    let _daemon = lab.serve("alpha", &["--listen", "none"]);
+    let mut watch = lab.command("alpha", &["peer", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    assert_eq!(keys(&first), ["event", "peer"]);
+    assert_eq!((&first["event"], &first["peer"]["state"]), (&json!("snapshot"), &json!("unverified")));
+    assert_eq!(next(), json!({"event": "synced", "peer": null}));
+    lab.json("alpha", &["peer", "block", "hub", "--reason", "not ours"]);
+    let blocked = next();
+    assert_eq!((&blocked["event"], &blocked["peer"]["state"]), (&json!("changed"), &json!("blocked")));
+    lab.json("alpha", &["peer", "remove", "hub", "--yes"]);
+    let removed = next();
+    assert_eq!((&removed["event"], &removed["peer"]["key_id"]), (&json!("removed"), &json!(key)));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }

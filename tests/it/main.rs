@@ -11,6 +11,8 @@
 
 mod admin;
 mod admin_doors;
+mod attack;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -25,6 +27,10 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
+mod peer_watch;
+mod proxies;
+mod revocations;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -47,6 +47,10 @@ pub(super) async fn verify(node: &Node, request: pb::VerifyPeerRequest) -> Resul
     edit(node, &request.peer, PeerEdit::Verify(key_id(&request.key_id)?)).await
 }
 
+pub(super) async fn unverify(node: &Node, request: pb::UnverifyPeerRequest) -> Result<pb::Peer, Failure> {
+    edit(node, &request.peer, PeerEdit::Unverify).await
+}
+
 pub(super) async fn grant(node: &Node, request: pb::GrantPeerRequest) -> Result<pb::Peer, Failure> {
     edit(node, &request.peer, PeerEdit::Grant(request.grant.parse::<Grant>()?)).await
 }
@@ -132,8 +136,7 @@ pub(super) fn dial(urls: Vec<String>, channel: Option<&str>) -> Result<Dial, Fai
     let channel = channel.map(str::parse::<Channel>).transpose()?;
     let mut checked = Vec::with_capacity(urls.len());
     for url in urls {
-        let url: HubUrl = url.parse()?;
-        url.check_channel(channel.unwrap_or(Channel::Tls))?;
+        let url = HubUrl::parse(&url, Some(channel.unwrap_or(Channel::Tls)))?;
         checked.push(url.to_string());
     }
     Ok(Dial { urls: checked, channel: channel.map(|channel| channel.name().to_owned()) })
@@ -147,7 +150,7 @@ fn invalid(fault: impl std::fmt::Display) -> Failure {
     Failure::new(Reason::InvalidArgument, fault)
 }
 
-async fn moment(node: &Node) -> Result<Moment, Failure> {
+pub(super) async fn moment(node: &Node) -> Result<Moment, Failure> {
     Ok(Moment { head: node.store().facts().await?.head, now: node.clock().wall() })
 }
 
@@ -158,6 +161,7 @@ async fn show_one(node: &Node, peer: &Peer) -> Result<pb::Peer, Failure> {
 
 fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
     let roles = status::roles(peer).into_iter().map(|role| status::role_name(role).to_owned());
+    let entries = status::of_peer(node, peer, moment);
     pb::Peer {
         key_id: peer.key.to_string(),
         instance_id: peer.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -168,10 +172,10 @@ fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
         blocked_reason: peer.blocked.clone().unwrap_or_default(),
         urls: peer.dial.urls.clone(),
         channel: channel_name(peer),
-        grants: Some(status::grants(peer)),
+        grants: Some(status::grants_of(peer, &entries)),
         accepted_scopes: peer.accepts.to_string(),
         last_seen_unix_ms: show::ms(peer.last_seen),
-        status: status::of_peer(node, peer, moment),
+        status: entries,
         config: None,
     }
 }

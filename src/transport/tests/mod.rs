@@ -1,16 +1,19 @@
 //! Whole instances that talk over loopback, and strangers who do what no instance would.
 
+mod audited;
 mod hostile;
 mod limits;
+mod racers;
 mod raw;
 mod relay;
+mod sealed;
 mod settings;
 mod sharing;
 mod spans;
 mod stalled;
 mod together;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use opmesh_core::config::Allowed;
@@ -24,12 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Channel, Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Scheme, Server, SessionEvent,
+    SessionNews, Sessions, dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
+use crate::store::{
+    Dial, Flow, NewPeer, OpRow, OpenOptions, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store,
+};
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +50,7 @@ struct Instance {
     stop: CancellationToken,
     redial: Arc<Notify>,
     url: Option<HubUrl>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Instance {
@@ -59,13 +65,27 @@ impl Instance {
 
     fn with(seed: u8, clock: Clock, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let own = Identity::from_seed(&[seed; 32]).public_key();
+        let store = Store::create(&folder.path().join("opmesh.db"), own, Clock::system()).unwrap();
+        Self::around(seed, store, folder, clock, limits)
+    }
+
+    /// The same instance in a new process, once the store of the old one is closed.
+    fn reopened(self, seed: u8, limits: Limits) -> Self {
+        let own = self.local.me().identity.public_key();
+        let options = OpenOptions { own, clock: Clock::system(), cache_entries: 100 };
+        let store = Store::open(&self.folder.path().join("opmesh.db"), options).unwrap();
+        Self::around(seed, store, self.folder, Clock::system(), limits)
+    }
+
+    fn around(seed: u8, store: Store, folder: TempDir, clock: Clock, limits: Limits) -> Self {
         let identity = Identity::from_seed(&[seed; 32]);
-        let path = folder.path().join("opmesh.db");
-        let store = Store::create(&path, identity.public_key(), Clock::system()).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
-            identity,
-            instance: format!("host-{seed}").parse().unwrap(),
+            me: RwLock::new(Me {
+                identity: Arc::new(identity),
+                instance: format!("host-{seed}").parse().unwrap(),
+            }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
             clock,
@@ -81,7 +101,7 @@ impl Instance {
             stop: CancellationToken::new(),
             redial: Arc::new(Notify::new()),
             url: None,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -96,6 +116,7 @@ impl Instance {
         let bound = server.addresses()[0];
         self.url = Some(HubUrl {
             channel: bound.channel,
+            scheme: if bound.channel == Channel::Tls { Scheme::Https } else { Scheme::Http },
             host: bound.address.ip().to_string(),
             port: bound.address.port(),
         });
@@ -103,7 +124,7 @@ impl Instance {
     }
 
     fn key(&self) -> KeyId {
-        self.local.identity.key_id()
+        self.local.me().identity.key_id()
     }
 
     fn url(&self) -> &HubUrl {
@@ -119,7 +140,7 @@ impl Instance {
     /// Lists `hub` as one that we dial, with these grants, and begins to.
     async fn dial(&self, hub: KeyId, url: &HubUrl, grants: &str) {
         let given = Grants::parse(grants.split_whitespace()).unwrap();
-        let dial = Dial { urls: vec![url.to_string()], channel: None };
+        let dial = Dial { urls: vec![url.to_string()], channel: Some(url.channel.name().to_owned()) };
         let peer = NewPeer { roles: roles(Role::KnownHost), given, dial, ..peer(hub) };
         self.local.store.add_peer(peer).await.unwrap();
         let run = dialer::run(self.local.clone(), hub, self.redial.clone(), self.stop.clone());
@@ -211,7 +232,7 @@ impl Instance {
 /// A host that the hub lets in, and that dials it.
 async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
     let host = Instance::new(seed);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), grants).await;
     host
 }
