@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use opmesh_core::config::Allowed;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -15,7 +14,7 @@ use super::fault::{ConfigError, Place};
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 24] = [
     "admin.certificate",
     "admin.group",
     "admin.key",
@@ -54,8 +53,8 @@ pub(super) struct File {
     pub(super) limits: Option<super::limits::Written>,
     /// What is logged and how.
     pub(super) log: Option<Log>,
-    /// What peers may set that runs programs.
-    pub(super) sharing: Option<Sharing>,
+    /// What peers may set.
+    pub(super) sharing: Option<super::sharing::Written>,
 }
 
 /// `[admin]`
@@ -88,36 +87,6 @@ pub(super) struct Log {
     pub(super) format: Option<LogFormat>,
     /// error, warn, info, debug or trace.
     pub(super) level: Option<LogLevel>,
-}
-
-/// `[sharing]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Sharing {
-    /// Names of hooks.
-    #[serde(rename = "allow_hooks")]
-    pub(super) hooks: Vec<String>,
-    /// Whole command prefixes, words joined by one space.
-    #[serde(rename = "allow_command_prefix")]
-    pub(super) command_prefixes: Vec<String>,
-    /// Names of environment variables.
-    #[serde(rename = "allow_env")]
-    pub(super) env: Vec<String>,
-    /// Names of flags with their dashes.
-    #[serde(rename = "allow_flags")]
-    pub(super) flags: Vec<String>,
-}
-
-impl From<Sharing> for Allowed {
-    fn from(sharing: Sharing) -> Self {
-        let set = |names: Vec<String>| names.into_iter().collect();
-        Self {
-            hooks: set(sharing.hooks),
-            command_prefixes: set(sharing.command_prefixes),
-            env: set(sharing.env),
-            flags: set(sharing.flags),
-        }
-    }
 }
 
 /// How log lines are written.

@@ -6,15 +6,16 @@
 mod fault;
 mod file;
 mod limits;
+mod sharing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use opmesh_core::config::Allowed;
-
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
+
+use opmesh_core::config::Allowed;
 
 use crate::limits::Limits;
 use crate::places::ConfigFile;
@@ -32,12 +33,12 @@ pub struct Config {
     pub cache_entries: Option<usize>,
     /// `[limits]`. Defaults: those of [`Limits`].
     pub limits: Limits,
-    /// `[sharing]`: what peers may set although it runs programs. Default: nothing.
-    pub allowed: Allowed,
     /// `log.format`. Default: text.
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
     pub log_level: LogLevel,
+    /// `[sharing]`: what peers may set although it runs programs. Default: nothing.
+    pub allowed: Allowed,
 }
 
 /// A certificate of its own for the admin listener, both files in PEM.
@@ -57,9 +58,9 @@ impl Default for Config {
             admin_certificate: None,
             cache_entries: None,
             limits: Limits::default(),
-            allowed: Allowed::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
+            allowed: Allowed::default(),
         }
     }
 }
@@ -100,9 +101,9 @@ impl Config {
                 None => usual.cache_entries,
             },
             limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
-            allowed: file.sharing.unwrap_or_default().into(),
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
+            allowed: sharing::allowed(path, text, file.sharing.unwrap_or_default())?,
         })
     }
 }
@@ -129,8 +130,8 @@ mod tests {
                     [cache]\nentries = 0\n\
                     [limits]\nconnections = 100\nsession_age = \"90m\"\nshared_addresses = []\n\
                     [log]\nformat = \"json\"\nlevel = \"debug\"\n\
-                    [sharing]\nallow_env = [\"A\", \"B\"]\nallow_flags = [\"--x\"]\nallow_hooks = [\"h\"]\n\
-                    allow_command_prefix = [\"nice -n19\"]\n";
+                    [sharing]\nallow_hooks = [\"mail\"]\nallow_command_prefix = [\"nice -n19\"]\n\
+                    allow_env = [\"AWS_REGION\"]\nallow_flags = [\"--cacert\"]\n";
         let limits = Limits {
             connections: 100,
             session_age: Duration::from_mins(90),
@@ -146,14 +147,14 @@ mod tests {
             }),
             cache_entries: Some(0),
             limits,
-            allowed: Allowed {
-                hooks: ["h".to_owned()].into(),
-                command_prefixes: ["nice -n19".to_owned()].into(),
-                env: ["A".to_owned(), "B".to_owned()].into(),
-                flags: ["--x".to_owned()].into(),
-            },
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
+            allowed: Allowed {
+                hooks: ["mail".to_owned()].into(),
+                command_prefixes: ["nice -n19".to_owned()].into(),
+                env: ["AWS_REGION".to_owned()].into(),
+                flags: ["--cacert".to_owned()].into(),
+            },
         };
         assert_eq!(parse(text).unwrap(), expected);
     }
@@ -230,6 +231,27 @@ mod tests {
         1 | [log
           |     ^
         "#);
+    }
+
+    #[test]
+    fn a_name_that_would_allow_nothing_is_shown_where_it_stands() {
+        insta::assert_snapshot!(parse("[sharing]\nallow_flags = [\"--tag\", \"cacert\"]\n").unwrap_err(), @r#"
+        sharing.allow_flags has a name that allows nothing
+         --> /etc/opmesh.toml:2:25
+          |
+        2 | allow_flags = ["--tag", "cacert"]
+          |                         ^^^^^^^^
+          |
+          = help: expected a flag with its dashes, such as "--cacert", or with the beginning of its value, such as "--option=s3.region"
+        "#);
+        for bad in [
+            "allow_hooks = [\"\"]",
+            "allow_command_prefix = [\"nice  -n19\"]",
+            "allow_env = [\"A=B\"]",
+            "allow_flags = [\"--x=\"]",
+        ] {
+            assert!(parse(&format!("[sharing]\n{bad}\n")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod intake;
 mod intake_real;
 mod intake_store;
 mod life;
+mod manual;
 mod peer_watch;
 mod proxies;
 mod revocations;
