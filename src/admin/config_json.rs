@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_is_refused_by_line_and_without_its_secrets() {
+    fn what_is_no_document_is_refused_where_it_stands() {
         for (text, said) in [
             ("[]", "it is no JSON object"),
             ("", "it is no JSON object"),

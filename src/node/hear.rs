@@ -66,6 +66,7 @@ impl Seat {
                 self.accepted = Some(accepted);
                 self.reason.clear();
                 self.met = true;
+                self.offered = None;
                 self.history.began(now);
             }
             SessionNews::Offered(offered) => self.offered = Some(offered),

@@ -56,6 +56,9 @@ pub struct Seat {
     /// A host of ours has said so of the repositories that we share with it.
     pub offered: Option<Offered>,
     /// A hub of ours has lacked something ever since.
+    /// A host of ours has said so of the repositories that we share with it.
+    pub offered: Option<Offered>,
+    /// The one of the two that holds a copy has lacked something ever since.
     pub behind_since: Option<UnixMs>,
     /// How the last sessions went.
     pub history: History,

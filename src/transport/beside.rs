@@ -111,6 +111,10 @@ fn tell(answer: oneshot::Sender<Result<Outcome, AskFault>>, outcome: Result<Outc
 
 /// What this side shows and offers the peer now.
 pub(super) async fn look(store: &Store, peer: &KeyId, role: Role) -> Result<Look, StoreError> {
+    // Most instances keep none: a reconnect costs them no read.
+    if *store.config_modno().borrow() == ConfigModno::default() {
+        return Ok(Look::default());
+    }
     let Some(peer) = store.peer(peer).await? else { return Ok(Look::default()) };
     let config = store.config().await?;
     Ok(what_is_shown(&config, &peer, role, draw_key()?))

@@ -314,7 +314,11 @@ fn shared_repositories_come_to_whoever_wants_them_without_anything_that_runs_and
     vault["shared"] = json!(true);
     assert_eq!(give(&host, &["apply"], &json!({"repos": [vault]})).verdict["rule"], "read_only");
     host.stop("TERM");
+    // What runs programs comes only by name.
+    let allowed = "[sharing]\nallow_env = [\"RESTIC_PASSWORD_COMMAND\"]\n";
+    std::fs::write(host.dir.join("opmesh.toml"), allowed).unwrap();
     let url = host.serve_hub("127.0.0.1:0");
+    until_received(&host, &[("env", false), ("hooked", false), ("vault", false)]);
     let mut far = Instance::new("far");
     far.join(&host, &url, &["RECEIVE_SHARED_REPOS:*"]);
     far.serve("none");

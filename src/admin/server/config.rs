@@ -104,7 +104,11 @@ fn unanswered(peer: &Peer, fault: AskFault) -> Failure {
             (Reason::TimedOut, format!("look with `opmesh config get --host {name}` once it is live"))
         }
     };
-    Failure::new(reason, format!("{name} was not asked, or gave no verdict: {fault}")).hint(hint)
+    let what = match fault {
+        AskFault::NotConnected | AskFault::Unable | AskFault::Busy => "was not asked",
+        AskFault::Ended | AskFault::TimedOut => "gave no verdict",
+    };
+    Failure::new(reason, format!("{name} {what}: {fault}")).hint(hint)
 }
 
 fn verdict(owner: Owner, base: ConfigModno, outcome: Outcome) -> pb::ConfigVerdict {
