@@ -13,6 +13,7 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 use tonic_prost_build::Builder;
 
 const RECORD: &str = "opmesh/v1/operation.proto";
+const CONFIG: &str = "opmesh/config/v1/config.proto";
 const SYNC: &str = "opmesh/sync/v1/sync.proto";
 const ADMIN: &str = "opmesh/admin/v1/admin.proto";
 /// Where the functions are that the attributes name.
@@ -20,7 +21,7 @@ const JSON: &str = "crate::admin::json";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile([RECORD, SYNC, ADMIN], ["proto"])?;
+    let descriptors = protox::compile([RECORD, CONFIG, SYNC, ADMIN], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     keep_descriptors(&descriptors, SYNC, &out.join("sync.descriptors.bin"))?;
     keep_descriptors(&descriptors, ADMIN, &out.join("admin.descriptors.bin"))?;

@@ -18,8 +18,8 @@ use crate::node::{LOCK_WAIT, Listener, Node, ServeFile};
 use crate::places::Places;
 use crate::transport::Listen;
 
-/// Connections at most, and what the store, the logs and the admin socket need beside them.
-const FILES_WANTED: u64 = 20_000 + 512;
+/// Files that the store, the logs and the admin socket need beside connections.
+const OTHER_FILES: u64 = 512;
 
 /// What a daemon is started with.
 #[derive(Debug, Clone)]
@@ -46,11 +46,12 @@ pub struct Daemon {
 impl Daemon {
     /// Opens the store, binds everything, says so in `serve.json` and to the service manager. A second process on the
     /// same data directory is waited for, then refused.
-    pub async fn start(options: ServeOptions, clock: Clock) -> Result<Self, Failure> {
+    pub async fn start(mut options: ServeOptions, clock: Clock) -> Result<Self, Failure> {
         // First of all, so that a signal during the start is not lost.
         let terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        raise_file_limit();
+        let connections = &mut options.config.limits.connections;
+        *connections = raise_file_limit(*connections);
         let node = Node::open(options.places.clone(), &options.config, clock, LOCK_WAIT).await?;
         match begin(&node, &options).await {
             Ok(serving) => Ok(Self { node, serving, terminate, interrupt }),
@@ -143,6 +144,7 @@ async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure
         admin_socket: path.display().to_string(),
         admin_listen: admin.as_ref().map(|listener| listener.address().to_string()),
     };
+    node.store().note_started(env!("CARGO_PKG_VERSION")).await?;
     node.set_serving(serving.clone());
     socket.serve(node);
     if let Some(listener) = admin {
@@ -173,21 +175,25 @@ async fn stop(node: &Node) {
     node.close().await;
 }
 
-/// Every connection is a file; the usual limit of a login shell is far below what a hub may have.
-fn raise_file_limit() {
+/// Every connection is a file; the usual limit of a login shell is far below what a hub may have. Returns how many
+/// connections there may be: where the system allows fewer files, the store must not be the one that finds none.
+fn raise_file_limit(connections: u32) -> u32 {
+    let wanted = u64::from(connections) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
     let open = getrlimit(Resource::Nofile).current;
-    if open.is_some_and(|open| open < FILES_WANTED) {
-        tracing::warn!(
-            limit = open,
-            wanted = FILES_WANTED,
-            "few files may be open, so that a hub of many hosts turns some away; raise LimitNOFILE"
-        );
-    }
+    let Some(open) = open.filter(|open| *open < wanted) else { return connections };
+    let possible = u32::try_from(open.saturating_sub(OTHER_FILES).max(open / 2)).unwrap_or(connections);
+    tracing::warn!(
+        limit = open,
+        wanted,
+        connections = possible,
+        "few files may be open, so that there may be fewer connections than limits.connections; raise LimitNOFILE"
+    );
+    possible
 }
 
 fn tell_manager(state: &sd_notify::NotifyState<'_>) {

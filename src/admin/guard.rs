@@ -68,6 +68,7 @@ const ROLES: &[(&str, Role)] = &[
     ("VerifyHosts", Role::Read),
     ("ListParked", Role::Read),
     ("ReleaseHost", Role::Operate),
+    ("ForgetHost", Role::Security),
     // Peers. A name is what later commands mean by it: who may rename may redirect a grant.
     ("ListPeers", Role::Read),
     ("GetPeer", Role::Read),
@@ -76,6 +77,7 @@ const ROLES: &[(&str, Role)] = &[
     ("VerifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
+    ("UnverifyPeer", Role::Security),
     ("BlockPeer", Role::Security),
     ("UnblockPeer", Role::Security),
     ("RenamePeer", Role::Security),
@@ -91,9 +93,14 @@ const ROLES: &[(&str, Role)] = &[
     ("CreateAdminToken", Role::Security),
     ("ListAdminTokens", Role::Security),
     ("RevokeAdminToken", Role::Security),
+    // This instance. A backup holds everything that permissions protect.
+    ("RenameKey", Role::Security),
+    ("BackupStore", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),
     ("VerifyAudit", Role::Read),
+    // It makes this instance dial.
+    ("Diagnose", Role::Operate),
 ];
 
 /// What members of the group may call on the unix socket.
@@ -138,11 +145,10 @@ impl Door {
                     .hint("members of admin.group may record runs and read the status"))
             }
             Self::Listener(bearers) => {
-                let Some(Caller { address, known }) = caller.connection else {
+                let Some(connection) = caller.connection else {
                     return Err(Failure::new(Reason::Internal, "the connection is unknown"));
                 };
-                let role = bearers.role(address, caller.authorization.as_deref()).await?;
-                known.cancel();
+                let role = bearers.role(&connection, caller.authorization.as_deref()).await?;
                 let needed = needed(wanted);
                 if role >= needed {
                     return Ok(());

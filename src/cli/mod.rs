@@ -9,6 +9,8 @@ mod audit;
 mod completion;
 mod context;
 mod demo;
+mod doctor;
+mod elsewhere;
 mod error;
 mod help;
 mod hosts;
@@ -24,6 +26,7 @@ mod recorder;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod time;
 mod version;
 
@@ -34,8 +37,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::context::Context;
+use self::elsewhere::Elsewhere;
 use self::logging::LogFormat;
 use self::output::{Color, Format, Output, Volume};
+use crate::places::Given;
 
 /// One operation log for every backup host.
 ///
@@ -60,6 +65,8 @@ struct Globals {
     /// Configuration file [default: `$OPMESH_CONFIG`, else opmesh.toml in the data folder, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// Answers as JSON; an error as one JSON line on stderr
     #[arg(long, global = true)]
     json: bool,
@@ -97,6 +104,7 @@ enum Command {
     Init(init::Init),
     Serve(serve::Serve),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Run(run::Run),
     Record(record::Record),
     Ops(ops::Ops),
@@ -105,6 +113,7 @@ enum Command {
     Peer(peer::Peer),
     Key(key::Key),
     Admin(admin::Admin),
+    Store(store::Store),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -126,14 +135,19 @@ fn command() -> clap::Command {
 }
 
 fn execute(cli: Cli) -> ExitCode {
-    let Globals { data_dir, config, json, color, log_format, quiet, verbose } = cli.globals;
+    let Globals { data_dir, config, elsewhere, json, color, log_format, quiet, verbose } = cli.globals;
     let volume = match (quiet, verbose) {
         (true, _) => Volume::Quiet,
         (false, 0) => Volume::Normal,
         (false, times) => Volume::Verbose(times),
     };
     let format = if json { Format::Json } else { Format::Text };
-    let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
+    let remote = match elsewhere.remote() {
+        Ok(remote) => remote,
+        Err(fault) => return error::report(&fault, json),
+    };
+    let given = Given { data_dir, config };
+    let mut context = Context::new(given, remote, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
         let level = logging::command_level(volume, format);
         logging::start(log_format.unwrap_or(LogFormat::Text), color, &level);
@@ -161,6 +175,7 @@ impl Command {
             Self::Init(init) => init.execute(context).await,
             Self::Serve(serve) => serve.execute(context).await,
             Self::Status(status) => status.execute(context).await,
+            Self::Doctor(doctor) => doctor.execute(context).await,
             Self::Run(run) => run.execute(context).await,
             Self::Record(record) => record.execute(context).await,
             Self::Ops(ops) => ops.execute(context).await,
@@ -169,6 +184,7 @@ impl Command {
             Self::Peer(peer) => peer.execute(context).await,
             Self::Key(key) => key.execute(context).await,
             Self::Admin(admin) => admin.execute(context).await,
+            Self::Store(store) => store.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

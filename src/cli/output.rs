@@ -11,6 +11,8 @@ use comfy_table::{Cell, ContentArrangement, Table, presets};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::admin::{Failure, Reason};
+
 /// Nobody reads stdout any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stdout was closed")]
@@ -136,6 +138,19 @@ impl Output {
             self.write(&format!("{name:<width$}  {}\n", visible(value)))?;
         }
         self.flush()
+    }
+
+    /// Columns of one row, each as wide as said, visible at once; the first word may have a colour. For answers that
+    /// come bit by bit, where a table would have to wait.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [(&str, usize); N]) -> anyhow::Result<()> {
+        let mut line = String::new();
+        for (cell, width) in cells {
+            let shown = visible(cell);
+            let gap = " ".repeat(width.saturating_sub(shown.chars().count()) + usize::from(COLUMN_GAP));
+            line.push_str(&painted(cell, &shown));
+            line.push_str(&gap);
+        }
+        self.line(line.trim_end())
     }
 
     /// Something to know that is not part of the answer. Silent with `-q`.
@@ -279,16 +294,41 @@ fn tone(word: &str) -> Option<comfy_table::Color> {
     match word {
         "success" | "live" | "ok" => Some(comfy_table::Color::Green),
         "warning" | "late" | "unverified" | "needs decision" => Some(comfy_table::Color::Yellow),
-        "error" | "failing" | "stale" | "refused" | "blocked" | "quarantined" | "identity conflict"
-        | "NO" => Some(comfy_table::Color::Red),
+        "error" | "fail" | "failing" | "stale" | "refused" | "blocked" | "quarantined"
+        | "identity conflict" | "NO" => Some(comfy_table::Color::Red),
         "inprogress" | "running" | "connecting" | "catching up" => Some(comfy_table::Color::Cyan),
         _ => None,
     }
 }
 
+/// The shown word in the colour of [`tone`].
+fn painted(word: &str, shown: &str) -> String {
+    let color = match tone(word) {
+        Some(comfy_table::Color::Green) => 32,
+        Some(comfy_table::Color::Yellow) => 33,
+        Some(comfy_table::Color::Red) => 31,
+        Some(comfy_table::Color::Cyan) => 36,
+        _ => return shown.to_owned(),
+    };
+    format!("\u{1b}[{color}m{shown}\u{1b}[0m")
+}
+
 /// One line to stderr. A stderr that is gone leaves nobody to tell.
 pub(crate) fn say(text: impl std::fmt::Display) {
     writeln!(anstream::stderr().lock(), "{text}").unwrap_or_default();
+}
+
+/// Asks where somebody can answer; elsewhere `--yes` is the answer.
+pub(super) fn confirmed(deed: &str) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        let failure =
+            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
+        return Err(failure.hint("add --yes").into());
+    }
+    say(format_args!("{deed}? [y/N]"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn stdout_fault(fault: io::Error) -> anyhow::Error {

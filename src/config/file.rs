@@ -14,12 +14,25 @@ use super::fault::{ConfigError, Place};
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 20] = [
     "admin.certificate",
     "admin.group",
     "admin.key",
     "admin.listen",
     "cache.entries",
+    "limits.accepts_per_second",
+    "limits.accepts_per_second_per_address",
+    "limits.attempts_per_minute",
+    "limits.attempts_per_minute_per_address",
+    "limits.attempts_per_minute_per_key",
+    "limits.connections",
+    "limits.live_tokens",
+    "limits.session_age",
+    "limits.shared_addresses",
+    "limits.token_tries_per_minute",
+    "limits.token_tries_per_minute_per_address",
+    "limits.unauthenticated",
+    "limits.unauthenticated_per_address",
     "log.format",
     "log.level",
 ];
@@ -32,6 +45,8 @@ pub(super) struct File {
     pub(super) admin: Option<Admin>,
     /// The id caches.
     pub(super) cache: Option<Cache>,
+    /// How much of what is let in.
+    pub(super) limits: Option<super::limits::Written>,
     /// What is logged and how.
     pub(super) log: Option<Log>,
 }
@@ -188,8 +203,20 @@ fn nearest(name: &str) -> String {
     let best = candidates.map(|key| (distance(name, key), key)).min();
     match best {
         Some((distance, key)) if distance <= name.chars().count() / 3 => format!("did you mean {key}?"),
-        _ => format!("the keys are {}", KEYS.join(", ")),
+        _ => all_beside(name),
     }
+}
+
+/// The keys of the same table; for a table, all tables.
+fn all_beside(name: &str) -> String {
+    if let Some((table, _)) = name.split_once('.') {
+        let below = format!("{table}.");
+        let keys: Vec<_> = KEYS.into_iter().filter(|key| key.starts_with(&below)).collect();
+        return format!("the keys are {}", keys.join(", "));
+    }
+    let mut tables: Vec<_> = KEYS.iter().filter_map(|key| key.split('.').next()).collect();
+    tables.dedup();
+    format!("the tables are {}", tables.join(", "))
 }
 
 /// How many single-character edits lie between two names (Damerau, adjacent swaps count once).

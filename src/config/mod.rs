@@ -5,6 +5,7 @@
 
 mod fault;
 mod file;
+mod limits;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::{fs, io};
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
 
+use crate::limits::Limits;
 use crate::places::ConfigFile;
 
 /// The effective configuration.
@@ -26,6 +28,8 @@ pub struct Config {
     pub admin_certificate: Option<AdminCertificate>,
     /// `cache.entries`: entries of each id cache; 0 = off. Default: what the store thinks best.
     pub cache_entries: Option<usize>,
+    /// `[limits]`. Defaults: those of [`Limits`].
+    pub limits: Limits,
     /// `log.format`. Default: text.
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
@@ -48,6 +52,7 @@ impl Default for Config {
             admin_listen: None,
             admin_certificate: None,
             cache_entries: None,
+            limits: Limits::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
         }
@@ -89,6 +94,7 @@ impl Config {
                 Some(entries) => Some(file::cache_entries(path, text, &entries)?),
                 None => usual.cache_entries,
             },
+            limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
         })
@@ -97,6 +103,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -111,7 +119,16 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "[admin]\ngroup = \"backup\"\nlisten = \"[::1]:9852\"\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n[cache]\nentries = 0\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+        let text = "[admin]\ngroup = \"backup\"\nlisten = \"[::1]:9852\"\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n\
+                    [cache]\nentries = 0\n\
+                    [limits]\nconnections = 100\nsession_age = \"90m\"\nshared_addresses = []\n\
+                    [log]\nformat = \"json\"\nlevel = \"debug\"\n";
+        let limits = Limits {
+            connections: 100,
+            session_age: Duration::from_mins(90),
+            shared_addresses: Vec::new(),
+            ..Limits::default()
+        };
         let expected = Config {
             admin_group: Some("backup".into()),
             admin_listen: Some("[::1]:9852".parse().unwrap()),
@@ -120,6 +137,7 @@ mod tests {
                 key: "/b.pem".into(),
             }),
             cache_entries: Some(0),
+            limits,
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
         };
@@ -153,7 +171,16 @@ mod tests {
         2 | colour = "x"
           | ^^^^^^
           |
-          = help: the keys are admin.certificate, admin.group, admin.key, admin.listen, cache.entries, log.format, log.level
+          = help: the keys are log.format, log.level
+        "#);
+        insta::assert_snapshot!(parse("[network]\nport = 7\n").unwrap_err(), @r#"
+        unknown key network
+         --> /etc/opmesh.toml:1:2
+          |
+        1 | [network]
+          |  ^^^^^^^
+          |
+          = help: the tables are admin, cache, limits, log
         "#);
     }
 

@@ -42,7 +42,7 @@ fn heard(node: &Node, event: SessionEvent, head: Position) {
         SessionNews::Dialing | SessionNews::Connected { .. } => {
             node.live().update(peer, role, |seat| seat.hear(news, head, now));
         }
-        SessionNews::Report(_) | SessionNews::Ended(_) => {
+        SessionNews::Report(_) | SessionNews::Carried { .. } | SessionNews::Ended(_) => {
             node.live().update_known(peer, role, |seat| seat.hear(news, head, now));
         }
     }
@@ -63,9 +63,16 @@ impl Seat {
                 self.accepted = Some(accepted);
                 self.reason.clear();
                 self.met = true;
+                self.history.began(now);
             }
             SessionNews::Report(report) => self.report(report, head, now),
-            SessionNews::Ended(ending) => self.end(&ending),
+            SessionNews::Carried { sent_bytes, received_bytes } => {
+                self.history.carried(sent_bytes, received_bytes);
+            }
+            SessionNews::Ended(ending) => {
+                self.history.ended(&ending, now);
+                self.end(&ending);
+            }
         }
     }
 
@@ -146,6 +153,7 @@ impl Seat {
             | Ending::Wire(_)
             | Ending::Handshake(_)
             | Ending::HandshakeTimeout
+            | Ending::TooOften
             | Ending::NotReading
             | Ending::Interrupted(_)
             | Ending::HubError { .. }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
-
 use opmesh_core::permission::Scopes;
 
+use super::past::History;
 use super::watch::{Watcher, Watchers};
 use crate::store::Role;
 
@@ -58,6 +58,8 @@ pub struct Seat {
     pub owner_at: Option<Position>,
     /// Up to here this session has brought everything.
     pub held: Option<Position>,
+    /// How the last sessions went.
+    pub history: History,
 }
 
 impl Seat {

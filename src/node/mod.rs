@@ -3,16 +3,18 @@
 //! [`Node`] is what the faces work on. A command without a daemon opens one for a moment; a daemon keeps it open and
 //! starts the network on it. This is the one place that knows how the parts fit.
 
+mod forget;
 mod hear;
 mod init;
 mod live;
 mod lock;
 mod network;
+mod past;
 mod serve_file;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,13 +26,15 @@ use opmesh_core::model::{InstanceId, ProcessNonce, UnixMs};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
+use crate::limits::Limits;
 use crate::places::Places;
 use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
-use crate::transport::{EVENT_QUEUE, Local, SessionEvent, Sessions};
+use crate::transport::{Doorman, EVENT_QUEUE, Local, Me, SessionEvent, Sessions};
 
-pub use init::{InitError, Initialized, init, is_initialized};
+pub use init::{InitError, Initialized, Sources, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
+pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
 pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
@@ -101,8 +105,16 @@ impl Node {
         let instance = name(&store).await?;
         let (events, hear) = mpsc::channel(EVENT_QUEUE);
         let process = process_nonce()?;
-        let local =
-            Local { identity, instance, process, store, clock, sessions: Sessions::default(), events };
+        let doorman = Doorman::new(config.limits.clone());
+        let local = Local {
+            me: RwLock::new(Me { identity: Arc::new(identity), instance }),
+            process,
+            store,
+            clock,
+            sessions: Sessions::default(),
+            doorman,
+            events,
+        };
         let inner = Inner {
             places,
             local: Arc::new(local),
@@ -124,6 +136,12 @@ impl Node {
         if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "tasks were still running when the node closed");
         }
+        // A command's node is no daemon, and says neither that it starts nor that it stops.
+        if self.serving().is_some()
+            && let Err(error) = self.store().note_stopped().await
+        {
+            tracing::warn!(%error, "the end of this daemon could not be written to the audit log");
+        }
         self.store().close().await;
     }
 
@@ -132,14 +150,26 @@ impl Node {
         &self.inner.places
     }
 
+    /// What it brings into every session.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.inner.local
+    }
+
     /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.local.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.inner.local.me().identity
     }
 
     /// What it calls itself.
-    pub fn instance(&self) -> &InstanceId {
-        &self.inner.local.instance
+    pub fn instance(&self) -> InstanceId {
+        self.inner.local.me().instance
+    }
+
+    /// Calls it something else; its peers learn it in their next session.
+    pub async fn rename(&self, instance: InstanceId) -> Result<(), StoreError> {
+        self.store().set_instance(instance.clone()).await?;
+        self.inner.local.rename(instance);
+        Ok(())
     }
 
     /// What it keeps.
@@ -160,6 +190,11 @@ impl Node {
     /// How it stands with its peers right now.
     pub fn live(&self) -> &Live {
         &self.inner.live
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        self.inner.local.doorman.limits()
     }
 
     /// Runs until the node closes; the future must end soon after [`Node::stopping`] is cancelled.

@@ -233,6 +233,28 @@ pub enum Change {
     Deleted,
 }
 
+/// What a look at the file tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// The database's size, without its log.
+    pub bytes: u64,
+    /// What SQLite's quick check found, at most a few; none when the file is too large for a look.
+    pub faults: Option<Vec<String>>,
+    /// The latest moment that this instance's own clock has written here.
+    pub newest: UnixMs,
+}
+
+/// What was deleted with an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What it was called.
+    pub name: String,
+    /// Live operations.
+    pub operations: u64,
+    /// Parked ones.
+    pub parked: u64,
+}
+
 /// The store itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreFacts {

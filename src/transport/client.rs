@@ -16,12 +16,12 @@ use tonic::transport::{Channel as HttpChannel, Endpoint};
 use tower::service_fn;
 
 use super::address::{Channel, HubUrl};
-use super::connection::{Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
 use super::server::http2;
 use super::tls::{self, OtherKey, TlsError};
 
 /// Name look-up and TCP, for each URL.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no connection to a hub.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +74,11 @@ pub(super) struct Dialled {
 
 /// Connects to the hub with this key, at this URL.
 pub(super) async fn connect(url: &HubUrl, hub: KeyId) -> Result<Dialled, DialError> {
-    let socket = reach(url).await?;
+    connect_over(url, hub, reach(url).await?).await
+}
+
+/// The same over a connection that is there.
+pub(super) async fn connect_over(url: &HubUrl, hub: KeyId, socket: TcpStream) -> Result<Dialled, DialError> {
     let address = socket.peer_addr().map_err(|error| unreachable_at(url, &error))?;
     let gate = Gate::new(None);
     let gated = Gated::new(socket, gate.clone(), HANDSHAKE_TIMEOUT);
@@ -100,7 +104,7 @@ async fn reach(url: &HubUrl) -> Result<TcpStream, DialError> {
         Ok(connected) => connected.map_err(|error| unreachable_at(url, &error))?,
         Err(_) => return Err(unreachable_at(url, &io::ErrorKind::TimedOut.into())),
     };
-    socket.set_nodelay(true).map_err(|error| unreachable_at(url, &error))?;
+    connection::prepare(&socket).map_err(|error| unreachable_at(url, &error))?;
     Ok(socket)
 }
 

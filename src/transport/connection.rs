@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,15 +34,28 @@ const _: () = assert!(
     "a handshake of the largest messages fits"
 );
 
+/// How long what we sent may stay unacknowledged by the peer's system, or its window closed, before the connection is
+/// given up.
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A socket as every connection needs it: small frames go at once, and a peer that is gone is noticed.
+pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis)?)
+}
+
 /// What a connection has come to; shared by the connection and the session that runs over it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// The peer has proved who it is, or will not any more.
+    /// The handshake is over, one way or the other.
     settled: CancellationToken,
     over: CancellationToken,
     known: AtomicBool,
     taken: AtomicBool,
     admitted: Mutex<Option<Admitted>>,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl Gate {
@@ -53,6 +66,8 @@ impl Gate {
             known: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
         })
     }
 
@@ -64,10 +79,19 @@ impl Gate {
     /// The peer has proved who it is.
     pub(super) fn authenticated(&self) {
         self.known.store(true, Ordering::Relaxed);
-        self.settled.cancel();
-        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             admitted.known();
         }
+    }
+
+    /// The handshake is complete: time does not matter any more.
+    pub(super) fn established(&self) {
+        self.settled.cancel();
+    }
+
+    /// What went over the connection so far, below TLS: sent, received.
+    pub(super) fn carried_bytes(&self) -> (u64, u64) {
+        (self.sent_bytes.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
     }
 
     /// The session has ended; so does the connection, soon.
@@ -78,8 +102,13 @@ impl Gate {
 
     /// Returns when the connection must go.
     async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
-        if tokio::time::timeout(handshake, self.settled.cancelled()).await.is_err() {
-            return Closed::Unauthenticated;
+        let leave =
+            self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Admitted::leave);
+        let leave = leave.unwrap_or_default();
+        match leave.run_until_cancelled(tokio::time::timeout(handshake, self.settled.cancelled())).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Closed::TooSlow,
+            None => return Closed::MadeRoom,
         }
         self.over.cancelled().await;
         tokio::time::sleep(LINGER).await;
@@ -97,8 +126,10 @@ pub(super) enum Stream {
 /// Why the gate closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Closed {
-    #[error("the peer did not prove in time who it is")]
-    Unauthenticated,
+    #[error("the handshake was not finished in time")]
+    TooSlow,
+    #[error("too many connections have not proved who they are, and this one had to make room")]
+    MadeRoom,
     #[error("the peer sent more than {BYTES_BEFORE_AUTHENTICATION} bytes before it had proved who it is")]
     TooMuch,
     #[error("the session is over")]
@@ -137,6 +168,7 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
+        self.gate.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
         if self.gate.known.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -165,7 +197,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gated<IO> {
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.open(cx)?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.gate.sent_bytes.fetch_add(wide(written), Ordering::Relaxed);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -176,6 +210,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// A connection that is ready for HTTP/2.
@@ -273,7 +311,7 @@ mod tests {
         let (near, _far) = tokio::io::duplex(64);
         let mut gated = Gated::new(near, Gate::new(None), SOON);
         let error = gated.read_u8().await.unwrap_err();
-        assert_eq!(error.to_string(), Closed::Unauthenticated.to_string());
+        assert_eq!(error.to_string(), Closed::TooSlow.to_string());
         assert!(gated.write_all(b"x").await.is_err());
     }
 
@@ -293,6 +331,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(4 * BYTES_BEFORE_AUTHENTICATION);
         let gate = Gate::new(None);
         gate.authenticated();
+        gate.established();
         let mut gated = Gated::new(near, gate, Duration::ZERO);
         far.write_all(&vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
         gated.read_exact(&mut vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();

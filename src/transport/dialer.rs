@@ -132,12 +132,13 @@ async fn attempt(
     Next::After(wait)
 }
 
-/// The session ended so that the next one has another view.
+/// The session ended so that the next one has another view, or new keys.
 fn is_renewal(ending: &Ending) -> bool {
     matches!(
         ending,
         Ending::Finished(
-            Finish::Closed(EndReason::GrantsChanged) | Finish::PeerEnded(EndReason::GrantsChanged)
+            Finish::Closed(EndReason::GrantsChanged | EndReason::Aged)
+                | Finish::PeerEnded(EndReason::GrantsChanged | EndReason::Aged)
         )
     )
 }

@@ -35,7 +35,12 @@ const STUCK_AFTER: Duration = DEAD_AFTER;
 #[derive(Debug)]
 pub(super) enum Machine {
     Owner(Box<Owner>),
-    Hub { hub: Box<Hub>, epoch: Epoch },
+    /// A hub's session ends when it is old enough; its dialer comes back at once.
+    Hub {
+        hub: Box<Hub>,
+        epoch: Epoch,
+        ends: Duration,
+    },
 }
 
 impl Machine {
@@ -49,8 +54,12 @@ impl Machine {
     fn deadline(&self) -> Duration {
         match self {
             Self::Owner(owner) => owner.deadline(),
-            Self::Hub { hub, .. } => hub.deadline(),
+            Self::Hub { hub, ends, .. } => hub.deadline().min(*ends),
         }
+    }
+
+    fn is_aged(&self, now: Duration) -> bool {
+        matches!(self, Self::Hub { ends, .. } if now >= *ends)
     }
 }
 
@@ -92,6 +101,8 @@ pub(super) struct Driver {
 
     closing: bool,
     finish: Option<Finish>,
+    /// Operations that travelled in this session, in frames of either kind.
+    carried: usize,
 }
 
 /// What the one `select!` found.
@@ -133,6 +144,7 @@ impl Driver {
             commits: VecDeque::new(),
             closing: false,
             finish: None,
+            carried: 0,
         }
     }
 
@@ -150,6 +162,7 @@ impl Driver {
             }
         };
         self.local.store.note_seen(&self.peer);
+        tracing::debug!(operations = self.carried, "so many operations travelled in this session");
         (ending, self.outgoing, self.link)
     }
 
@@ -211,6 +224,7 @@ impl Driver {
                 return Err(Ending::Rivals);
             }
         }
+        self.carried += operations(&message);
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
@@ -238,7 +252,12 @@ impl Driver {
         if self.stuck.is_some_and(|since| now >= since + STUCK_AFTER) {
             return Err(Ending::NotReading);
         }
-        self.feed(Input::Tick);
+        if self.machine.is_aged(now) && !self.closing {
+            self.closing = true;
+            self.feed(Input::Close(EndReason::Aged));
+        } else {
+            self.feed(Input::Tick);
+        }
         Ok(())
     }
 
@@ -277,6 +296,7 @@ impl Driver {
         if message == Message::Heartbeat && !self.outgoing.is_empty() {
             return;
         }
+        self.carried += operations(&message);
         let frame = wire::encode(message);
         match self.slot.take() {
             Some(slot) if self.outgoing.is_empty() => drop(slot.send(Ok(frame))),
@@ -357,6 +377,24 @@ impl Wish {
                 Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
             })
         })
+    }
+}
+
+/// How many operations a frame carries.
+fn operations(message: &Message) -> usize {
+    match message {
+        Message::Ops(ops) => ops.operations.len(),
+        Message::Answer(answer) => answer.operations.len(),
+        Message::State(_)
+        | Message::Verdict(_)
+        | Message::Matchpoint(_)
+        | Message::Manifest(_)
+        | Message::Need(_)
+        | Message::Mark(_)
+        | Message::Ack(_)
+        | Message::Share(_)
+        | Message::Heartbeat
+        | Message::End(_) => 0,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use opmesh_core::handshake::HandshakeFault;
 use opmesh_core::model::KeyId;
-use opmesh_core::protocol::EndReason;
+use opmesh_core::protocol::{EndReason, Violation};
 use opmesh_core::session::Finish;
 
-use crate::store::{Refusal, StoreError};
+use crate::store::{AuditKind, Refusal, StoreError};
 use crate::wire::WireFault;
 
 use super::address::AddressFault;
@@ -40,6 +40,9 @@ pub enum Ending {
     /// We do not let this peer in.
     #[error("this peer is refused: {}", .0.advice())]
     Refused(Refusal),
+    /// A dialer that is not let in came too often to be heard again.
+    #[error("this peer is not let in and asks too often")]
+    TooOften,
     /// The hub does not let us in; it does not say why.
     #[error("the hub refused us: {0}; its operator sees the reason in its log and in `opmesh status` there")]
     TurnedAway(String),
@@ -77,6 +80,50 @@ impl Ending {
     }
 }
 
+// What the audit log says of an end, when it bears on security and the store has not said so already: a key that it
+// did not let in, and a superseded incarnation, were recorded with their effect.
+impl Ending {
+    /// The event on the hub's side, where a stranger may have been at work.
+    pub(super) fn event_at_hub(&self) -> Option<AuditKind> {
+        match self {
+            Self::Wire(_) | Self::Handshake(_) => Some(AuditKind::HandshakeFailed),
+            _ => self.event_in_session(),
+        }
+    }
+
+    /// The event on the dialer's side.
+    pub(super) fn event_at_host(&self) -> Option<AuditKind> {
+        match self {
+            _ if self.other_key().is_some() => Some(AuditKind::OtherKeyAnswered),
+            Self::Handshake(_) => Some(AuditKind::HandshakeFailed),
+            Self::TurnedAway(_) => Some(AuditKind::RefusedByHub),
+            _ => self.event_in_session(),
+        }
+    }
+
+    /// The event after the handshake, on either side.
+    pub(super) const fn event_in_session(&self) -> Option<AuditKind> {
+        match self {
+            Self::Finished(Finish::Violation(Violation::OutsideView { .. })) => Some(AuditKind::ScopeDenied),
+            Self::Rivals => Some(AuditKind::IdentityConflict),
+            Self::Finished(_)
+            | Self::Wire(_)
+            | Self::Handshake(_)
+            | Self::HandshakeTimeout
+            | Self::TooOften
+            | Self::NotReading
+            | Self::Interrupted(_)
+            | Self::Refused(_)
+            | Self::TurnedAway(_)
+            | Self::HubError { .. }
+            | Self::Dial(_)
+            | Self::Address(_)
+            | Self::Store(_)
+            | Self::Randomness => None,
+        }
+    }
+}
+
 fn finish_text(finish: &Finish) -> String {
     match finish {
         Finish::Closed(reason) => format!("this side ended the session: {}", reason_text(*reason)),
@@ -92,5 +139,6 @@ const fn reason_text(reason: EndReason) -> &'static str {
         EndReason::GrantsChanged => "grants changed",
         EndReason::Revoked => "no longer let in",
         EndReason::Displaced => "a newer session took over",
+        EndReason::Aged => "old enough for a new one",
     }
 }

@@ -43,6 +43,13 @@ pub enum SessionNews {
     },
     /// The session reports progress.
     Report(Report),
+    /// What went over the connection of a session that is over, below TLS; comes before its end.
+    Carried {
+        /// From us.
+        sent_bytes: u64,
+        /// To us.
+        received_bytes: u64,
+    },
     /// The session is over and no newer one has taken its place, or it did not come about.
     Ended(Ending),
 }

@@ -3,8 +3,14 @@
 //! `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
 //! says who is let in. The driver bounds the time.
 
-use opmesh_core::handshake::{Acceptor, AcceptorConfig, Dialer, DialerConfig, Established};
-use opmesh_core::model::PublicKey;
+use std::time::Duration;
+
+use opmesh_core::handshake::{
+    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, Confirm, Dialer,
+    DialerConfig, DialerSigning, Established, Proof, SignRequest,
+};
+use opmesh_core::model::{KeyId, PublicKey};
+use opmesh_core::protocol::Capability;
 
 use crate::store::Authorization;
 use crate::wire;
@@ -12,45 +18,99 @@ use crate::wire;
 use super::Local;
 use super::connection::ConnectionInfo;
 use super::ending::Ending;
+use super::inquiry;
 use super::link::Link;
+use super::noise::Noise;
 use super::session::Target;
 
+/// How long after its Proof a dialer that is not let in hears so. Longer than looking everything up and writing it
+/// down takes, so that the time tells no more than the answer.
+const REFUSAL_AFTER: Duration = Duration::from_millis(50);
+
+/// What a dialer that was let in came for.
+#[derive(Debug)]
+pub(super) enum Visit {
+    /// A session.
+    Session(Box<Established>),
+    /// An answer, which it got.
+    Inquiry,
+}
+
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
-pub(super) async fn accept(
-    local: &Local,
-    link: &mut Link,
-    info: &ConnectionInfo,
-) -> Result<Established, Ending> {
+pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo) -> Result<Visit, Ending> {
+    let me = local.me();
     let awaiting_hello = Acceptor::start(AcceptorConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
+        capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
     let hello = wire::hello(link.receive().await?)?;
     let (signing, message) = awaiting_hello.hello(hello, random()?, random()?)?;
-    let (awaiting_proof, challenge) = signing.signed(local.identity.sign(&message));
+    let (awaiting_proof, challenge) = signing.signed(me.identity.sign(&message));
     link.send(challenge.into()).await?;
 
     let proof = wire::proof(link.receive().await?)?;
-    let (authorizing, claim) = awaiting_proof.proof(proof)?;
-    let peer = claim.key.key_id();
-    let (grants, accepted) = match local.store.authorize(claim).await? {
-        Authorization::Granted { grants, accepted, .. } => (grants, accepted),
-        Authorization::Refused(refusal) => {
-            tracing::warn!(%peer, address = %info.address, reason = refusal.advice(), "a dialer was refused");
-            return Err(Ending::Refused(refusal));
+    let heard = local.clock.monotonic();
+    let (peer, awaiting_confirm, accepted) = match judge(local, info, awaiting_proof, proof).await {
+        Ok(let_in) => let_in,
+        Err(ending) => {
+            // Whatever was wrong, the answer takes as long.
+            let spent = local.clock.monotonic().saturating_sub(heard);
+            tokio::time::sleep(REFUSAL_AFTER.saturating_sub(spent)).await;
+            return Err(ending);
         }
     };
     info.gate.authenticated();
-    let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
     link.send(accepted.into()).await?;
 
-    let confirm = wire::confirm(link.receive().await?)?;
-    Ok(awaiting_confirm.confirm(confirm)?)
+    let last = link.receive().await?;
+    if wire::is_inquiry(&last) {
+        let findings = inquiry::findings(local, peer, wire::inquiry(last)?).await?;
+        link.send(findings.into()).await?;
+        return Ok(Visit::Inquiry);
+    }
+    let established = awaiting_confirm.confirm(wire::confirm(last)?)?;
+    info.gate.established();
+    Ok(Visit::Session(Box::new(established)))
 }
 
-/// Proves to a hub who we are, once it has proved who it is.
+/// Whether the dialer holds the keys that it presents, and is let in.
+async fn judge(
+    local: &Local,
+    info: &ConnectionInfo,
+    awaiting_proof: AcceptorAwaitingProof,
+    proof: Proof,
+) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted), Ending> {
+    let (authorizing, claim) = awaiting_proof.proof(proof)?;
+    let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
+    let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
+    if !is_listed {
+        let now = local.clock.monotonic();
+        let Ok(wait) = doorman.attempt(peer, address.ip(), claim.token.is_some(), now) else {
+            if doorman.noise.may_log(Noise::TooOften) {
+                tracing::warn!(%peer, %address, "a dialer that is not let in asks too often");
+            }
+            return Err(Ending::TooOften);
+        };
+        tokio::time::sleep(wait).await;
+    }
+    match local.store.authorize(claim).await? {
+        Authorization::Granted { grants, accepted, .. } => {
+            let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
+            Ok((peer, awaiting_confirm, accepted))
+        }
+        Authorization::Refused(refusal) => {
+            if doorman.noise.may_log(Noise::Refused) {
+                tracing::warn!(%peer, %address, reason = refusal.advice(), "a dialer was refused");
+            }
+            Err(Ending::Refused(refusal))
+        }
+    }
+}
+
+/// Proves to a hub who we are, once it has proved who it is, and completes the handshake.
 pub(super) async fn dial(
     local: &Local,
     link: &mut Link,
@@ -58,9 +118,26 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
+    let (signing, request) = greet(local, link, info, tls_peer, target).await?;
+    let (established, confirm) = prove(local, link, target, signing, request).await?;
+    link.send(confirm.into()).await?;
+    info.gate.established();
+    Ok(established)
+}
+
+/// Lets a hub prove who it is; it has learnt nothing about us yet.
+pub(super) async fn greet(
+    local: &Local,
+    link: &mut Link,
+    info: &ConnectionInfo,
+    tls_peer: Option<PublicKey>,
+    target: &Target,
+) -> Result<(DialerSigning, SignRequest), Ending> {
+    let me = local.me();
     let config = DialerConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
+        capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
@@ -71,18 +148,27 @@ pub(super) async fn dial(
     link.send(hello.into()).await?;
 
     let challenge = wire::challenge(link.receive().await?)?;
-    let (signing, request) = awaiting_challenge.challenge(challenge)?;
+    let greeted = awaiting_challenge.challenge(challenge)?;
     info.gate.authenticated();
+    Ok(greeted)
+}
+
+/// Proves to a hub who we are; it lets us in, and waits for our last word.
+pub(super) async fn prove(
+    local: &Local,
+    link: &mut Link,
+    target: &Target,
+    signing: DialerSigning,
+    request: SignRequest,
+) -> Result<(Established, Confirm), Ending> {
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
-    let identity_signature = local.identity.sign(&request.identity);
+    let identity_signature = local.me().identity.sign(&request.identity);
     let (awaiting_accepted, proof) = signing.signed(identity_signature, token_signature);
     link.send(proof.into()).await?;
 
     let accepted = wire::accepted(link.receive().await?)?;
-    let (established, confirm) = awaiting_accepted.accepted(accepted)?;
-    link.send(confirm.into()).await?;
-    Ok(established)
+    Ok(awaiting_accepted.accepted(accepted)?)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Ending> {

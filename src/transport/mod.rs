@@ -6,14 +6,20 @@
 
 mod address;
 mod admission;
+mod attempts;
 mod client;
 mod connection;
 pub mod dialer;
+mod doorman;
 mod driver;
 mod ending;
 mod event;
 mod handshake;
+mod inquiry;
 mod link;
+mod noise;
+pub mod probe;
+mod rate;
 mod routes;
 mod server;
 mod session;
@@ -24,6 +30,8 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use opmesh_core::model::{InstanceId, ProcessNonce};
 use tokio::sync::mpsc;
 
@@ -32,24 +40,45 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
-pub use admission::{CONNECTIONS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
+pub use doorman::Doorman;
 pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
 pub use server::{ListenError, Server, http2};
-pub use sessions::Sessions;
+pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
+pub use tls::{
+    CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, connector, identity_certificate, other_key,
+};
+
+/// Who this instance is: the operator may rename it. A handshake takes it once, at its beginning.
+#[derive(Debug, Clone)]
+pub struct Me {
+    /// The key.
+    pub identity: Arc<Identity>,
+    /// The label.
+    pub instance: InstanceId,
+}
+
+impl Local {
+    /// Who this instance is at this moment.
+    pub fn me(&self) -> Me {
+        self.me.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is called something else from now on.
+    pub fn rename(&self, instance: InstanceId) {
+        self.me.write().unwrap_or_else(PoisonError::into_inner).instance = instance;
+    }
+}
 
 /// What this instance brings into every session.
 #[derive(Debug)]
 pub struct Local {
-    /// The key.
-    pub identity: Identity,
-    /// The label.
-    pub instance: InstanceId,
+    /// Who it is now.
+    pub me: RwLock<Me>,
     /// This run of the process.
     pub process: ProcessNonce,
     /// Everything that is kept.
@@ -58,6 +87,11 @@ pub struct Local {
     pub clock: Clock,
     /// Who is connected.
     pub sessions: Sessions,
+    /// Who is not let in.
+    pub doorman: Doorman,
     /// Where the node hears what sessions do; made with [`EVENT_QUEUE`].
     pub events: mpsc::Sender<SessionEvent>,
 }
+
+/// This program's version, as peers are told that ask.
+pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");

@@ -25,9 +25,10 @@ use crate::wire::{Frame, MESSAGE_BYTES};
 
 use super::Local;
 use super::address::{Channel, Listen};
-use super::admission::{Admission, Admitted};
+use super::admission::Admitted;
 use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
 use super::link::{Link, OUTBOUND_FRAMES};
+use super::noise::Noise;
 use super::routes::Routes;
 use super::session;
 use super::tls::{self, TlsError};
@@ -102,8 +103,8 @@ impl Server {
             sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
         }
         let door = Door {
-            tls: tls::acceptor(&local.identity)?,
-            admission: Admission::default(),
+            tls: tls::acceptor(&local.me().identity)?,
+            local: local.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
@@ -113,6 +114,8 @@ impl Server {
             tasks.spawn(door.clone().accept(socket, listen.channel, ready));
             tasks.spawn(serve(listen, local.clone(), tasks.clone(), stop.clone(), connections));
         }
+        let (noise, stop) = (local.doorman.noise.clone(), stop.clone());
+        tasks.spawn(async move { stop.run_until_cancelled_owned(noise.sum_up()).await });
         Ok(Self { bound })
     }
 
@@ -126,7 +129,7 @@ impl Server {
 #[derive(Clone)]
 struct Door {
     tls: TlsAcceptor,
-    admission: Admission,
+    local: Arc<Local>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -154,12 +157,19 @@ impl Door {
         channel: Channel,
         ready: &mpsc::Sender<Connection>,
     ) {
-        match self.admission.admit(address.ip()) {
+        let doorman = &self.local.doorman;
+        match doorman.admission.admit(address.ip(), self.local.clock.monotonic()) {
             Ok(admitted) => {
+                if admitted.made_room && doorman.noise.may_log(Noise::MadeRoom) {
+                    tracing::warn!(%address, "a connection took the place of another stranger's");
+                }
                 let opening = self.clone().open(stream, address, channel, admitted, ready.clone());
                 self.tasks.spawn(opening);
             }
-            Err(turned) => tracing::warn!(%address, reason = %turned, "a connection was turned away"),
+            Err(turned) if doorman.noise.may_log(Noise::TurnedAway) => {
+                tracing::warn!(%address, reason = %turned, "a connection was turned away");
+            }
+            Err(_) => {}
         }
     }
 
@@ -171,7 +181,7 @@ impl Door {
         admitted: Admitted,
         ready: mpsc::Sender<Connection>,
     ) {
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = connection::prepare(&stream) {
             tracing::debug!(%address, %error, "a connection was gone at once");
             return;
         }
@@ -187,12 +197,16 @@ impl Door {
                 let stream = match accepted {
                     Ok(stream) => TlsStream::Server(stream),
                     Err(error) => {
-                        tracing::info!(%address, %error, "no TLS came about");
+                        if self.local.doorman.noise.may_log(Noise::NoChannel) {
+                            tracing::info!(%address, %error, "no TLS came about");
+                        }
                         return;
                     }
                 };
                 let Some(keys) = tls::channel_keys(&stream) else {
-                    tracing::info!(%address, "the dialer does not speak HTTP/2");
+                    if self.local.doorman.noise.may_log(Noise::NoChannel) {
+                        tracing::info!(%address, "the dialer does not speak HTTP/2");
+                    }
                     return;
                 };
                 Connection::tls(stream, ConnectionInfo { gate, keys, address })

@@ -20,7 +20,7 @@ use tonic::Request;
 use tracing::Instrument as _;
 
 use crate::identity::Identity;
-use crate::store::{Greeting, Role, StoreError};
+use crate::store::{AuditEvent, AuditKind, Greeting, Role, StoreError};
 use crate::wire::peer_sync_client::PeerSyncClient;
 use crate::wire::{self, MESSAGE_BYTES};
 
@@ -29,7 +29,10 @@ use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
 use super::driver::{Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
+use super::handshake::Visit;
 use super::link::{Link, OUTBOUND_FRAMES};
+use super::noise::Noise;
+use super::sessions::FailedDialer;
 use super::{Local, client, handshake, status};
 
 /// Whom to dial, and what to say.
@@ -63,12 +66,20 @@ pub(super) async fn accept(
     async move {
         let greeting = handshake::accept(&local, &mut link, &info);
         match within_handshake(&stop, greeting).await {
-            Ok(established) => run_hub(&local, link, established, stop).await,
+            Ok(Visit::Session(established)) => run_hub(&local, link, &info, *established, stop).await,
+            Ok(Visit::Inquiry) => link.close([], &stopped()).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
-                if !matches!(ending, Ending::Refused(_)) {
+                let is_logged = matches!(ending, Ending::Refused(_) | Ending::TooOften);
+                if !is_logged && local.doorman.noise.may_log(Noise::Handshake) {
                     tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
                 }
+                if let Ending::Handshake(fault) = &ending {
+                    let (at, address) = (local.clock.wall(), info.address.ip());
+                    local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
+                }
+                let detail = format!("{}: {ending}", info.address.ip());
+                record(&local, ending.event_at_hub(), None, detail).await;
                 link.close([], &ending).await;
             }
         }
@@ -78,7 +89,13 @@ pub(super) async fn accept(
     gate.session_over();
 }
 
-async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop: CancellationToken) {
+async fn run_hub(
+    local: &Arc<Local>,
+    link: Link,
+    info: &ConnectionInfo,
+    established: Established,
+    stop: CancellationToken,
+) {
     let peer = established.peer.key_id();
     let role = Role::AuthorizedClient;
     // A dialer's span had it from the beginning.
@@ -101,12 +118,14 @@ async fn run_hub(local: &Arc<Local>, link: Link, established: Established, stop:
                 Input::Close(EndReason::GrantsChanged)
             };
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
-            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch };
+            let ends = now.saturating_add(local.doorman.limits().session_age);
+            let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
             Driver::new(local, peer, machine, link, registration, stop).run(first).await
         }
     };
+    record(local, ending.event_in_session(), Some(peer), ending.to_string()).await;
     link.close(rest, &ending).await;
-    part(local, peer, role, ending).await;
+    part(local, peer, role, info, ending).await;
 }
 
 /// Connects to a hub and runs one session with it, as the owner of operations.
@@ -117,13 +136,16 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
         let (ending, lasted) = match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
+                let detail = format!("{}: {ending}", target.url);
+                record(local, ending.event_at_host(), Some(hub), detail).await;
                 local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
                 (ending, None)
             }
             Ok(open) => {
                 let begun = local.clock.monotonic();
+                let info = open.info.clone();
                 let ending = run_owner(local, open, target, stop).await;
-                part(local, hub, role, ending.clone()).await;
+                part(local, hub, role, &info, ending.clone()).await;
                 (ending, Some(local.clock.monotonic().saturating_sub(begun)))
             }
         };
@@ -186,6 +208,7 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
     let (ending, rest, link) = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    record(local, ending.event_in_session(), Some(hub), ending.to_string()).await;
     link.close(rest, &ending).await;
     info.gate.session_over();
     ending
@@ -242,14 +265,24 @@ async fn greet(local: &Local, role: Role, established: &Established) {
     local.tell(peer, role, news).await;
 }
 
+/// Writes to the audit log how an attempt or a session ended, if that bears on security.
+async fn record(local: &Local, event: Option<AuditKind>, peer: Option<KeyId>, detail: String) {
+    let Some(event) = event else { return };
+    if let Err(error) = local.store.note_refusal(AuditEvent { event, peer, detail }).await {
+        tracing::warn!(%error, "an event could not be written to the audit log");
+    }
+}
+
 /// Makes known how the session ended, unless a newer one has its place already: that one's news count.
-async fn part(local: &Local, peer: KeyId, role: Role, ending: Ending) {
+async fn part(local: &Local, peer: KeyId, role: Role, info: &ConnectionInfo, ending: Ending) {
     if let Ending::Finished(Finish::Closed(_) | Finish::PeerEnded(_)) = ending {
         tracing::info!(reason = %ending, "a session ended");
     } else {
         tracing::warn!(reason = %ending, "a session broke off");
     }
     if !local.sessions.is_live(&peer, role) {
+        let (sent_bytes, received_bytes) = info.gate.carried_bytes();
+        local.tell(peer, role, SessionNews::Carried { sent_bytes, received_bytes }).await;
         local.tell(peer, role, SessionNews::Ended(ending)).await;
     }
 }

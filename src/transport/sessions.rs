@@ -4,10 +4,12 @@
 //! its handshake is complete.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use opmesh_core::model::{KeyId, ProcessNonce};
+use opmesh_core::handshake::HandshakeFault;
+use opmesh_core::model::{KeyId, ProcessNonce, UnixMs};
 use opmesh_core::protocol::EndReason;
 use tokio::sync::oneshot;
 
@@ -19,7 +21,21 @@ const DISPLACEMENTS_ALLOWED: usize = 3;
 /// See [`DISPLACEMENTS_ALLOWED`].
 const RIVALRY_WINDOW: Duration = Duration::from_mins(1);
 
-/// All live sessions of this process. Clones are the same.
+/// Dialers that failed and are remembered.
+const FAILED_DIALERS: usize = 16;
+
+/// A dialer that did not get as far as to say who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedDialer {
+    /// When.
+    pub at: UnixMs,
+    /// From where.
+    pub address: IpAddr,
+    /// What went wrong, for this side's operator.
+    pub fault: HandshakeFault,
+}
+
+/// All live sessions of this process, and who failed to begin one. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions {
     state: Arc<Mutex<State>>,
@@ -30,6 +46,7 @@ struct State {
     numbers: u64,
     live: HashMap<(KeyId, Role), Live>,
     processes: HashMap<KeyId, Processes>,
+    failed: VecDeque<FailedDialer>,
 }
 
 #[derive(Debug)]
@@ -64,6 +81,20 @@ impl Sessions {
     /// Whether there is a session with this peer in this role.
     pub fn is_live(&self, peer: &KeyId, role: Role) -> bool {
         self.state().live.contains_key(&(*peer, role))
+    }
+
+    /// Dialers whose handshake failed before they had said who they are; the latest ones, the oldest first.
+    pub fn failed_dialers(&self) -> Vec<FailedDialer> {
+        self.state().failed.iter().cloned().collect()
+    }
+
+    /// Remembers a dialer whose handshake failed.
+    pub(super) fn note_failed(&self, dialer: FailedDialer) {
+        let mut state = self.state();
+        if state.failed.len() == FAILED_DIALERS {
+            state.failed.pop_front();
+        }
+        state.failed.push_back(dialer);
     }
 
     /// Makes the caller the live session with this peer; an older one is told that it is displaced.

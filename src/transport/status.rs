@@ -22,7 +22,7 @@ pub(super) fn status(ending: &Ending) -> Option<Status> {
     match ending {
         Ending::Finished(finish) => finish_status(finish),
         Ending::Wire(fault) => Some(Status::new(wire_code(fault), fault.to_string())),
-        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) => {
+        Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) | Ending::TooOften => {
             Some(Status::unauthenticated(STRANGER))
         }
         Ending::NotReading => Some(Status::unavailable(ending.to_string())),
@@ -57,12 +57,16 @@ fn violation_code(violation: &Violation) -> Code {
         Violation::BaseIsNotCursor { .. } | Violation::SupersededIncarnation { .. } => {
             Code::FailedPrecondition
         }
-        Violation::CreditExceeded { .. } | Violation::TooManyManifests { .. } => Code::ResourceExhausted,
+        Violation::CreditExceeded { .. }
+        | Violation::TooManyManifests { .. }
+        | Violation::TooOften { .. } => Code::ResourceExhausted,
         Violation::OutOfState { .. }
         | Violation::ManifestGap { .. }
         | Violation::DoesNotFitManifest { .. }
         | Violation::MarkNotAtEnd { .. }
         | Violation::UnknownMatchpoint(_)
+        | Violation::SecondWrite
+        | Violation::UnaskedAnswer
         | Violation::ImpossibleAck
         | Violation::ImpossibleVerdict { .. } => Code::InvalidArgument,
     }
@@ -86,6 +90,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::ChainBeforeFirstChange
         | WireFault::Unknown { .. }
         | WireFault::TombstoneScope { .. }
+        | WireFault::Document { .. }
         | WireFault::Scopes { .. }
         | WireFault::Name(_) => Code::InvalidArgument,
     }
@@ -108,6 +113,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::Unusable { .. }
         | StoreError::DiskFull { .. }
         | StoreError::NotCopied { .. }
+        | StoreError::NotABackup { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }
@@ -172,7 +178,9 @@ mod tests {
             HandshakeFault::DialerConfirmation,
             HandshakeFault::NoCommonVersion { offered: vec![9] },
         ];
-        for ending in refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout]) {
+        for ending in
+            refusals.chain(faults.map(Ending::Handshake)).chain([Ending::HandshakeTimeout, Ending::TooOften])
+        {
             assert_eq!(said(ending), (Code::Unauthenticated, STRANGER.to_owned()));
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn acceptor(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor,
 }
 
 /// For dialing: accepts the holder of the pinned key and nobody else.
-pub(super) fn connector(pinned: KeyId) -> Result<tokio_rustls::TlsConnector, TlsError> {
+pub fn connector(pinned: KeyId) -> Result<tokio_rustls::TlsConnector, TlsError> {
     let provider = provider();
     let verifier = PinnedKey { pinned, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -108,7 +108,7 @@ pub(super) fn shown_key<IO>(stream: &TlsStream<IO>) -> Option<PublicKey> {
 }
 
 /// Which key answered in the place of the pinned one, when that is why a connection failed.
-pub(super) fn other_key(error: &std::io::Error) -> Option<OtherKey> {
+pub fn other_key(error: &std::io::Error) -> Option<OtherKey> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
             reason.downcast_ref::<OtherKey>().cloned()
@@ -200,7 +200,7 @@ fn spki(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'sta
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info())
 }
 
-fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
+pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, rustls::Error> {
     let spki = spki(certificate)?;
     spki.as_ref()
         .strip_prefix(SPKI_PREFIX.as_slice())

@@ -39,9 +39,19 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Ops(ops) => Message::Ops(ops.try_into()?),
         Body::Mark(mark) => Message::Mark(mark.try_into()?),
         Body::Ack(ack) => Message::Ack(ack.try_into()?),
+        Body::Config(config) => Message::Share(config.try_into()?),
+        Body::Resources(resources) => Message::Share(resources.try_into()?),
+        Body::Write(write) => Message::Share(write.try_into()?),
+        Body::Written(written) => Message::Share(written.try_into()?),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
-        Body::Hello(_) | Body::Challenge(_) | Body::Proof(_) | Body::Accepted(_) | Body::Confirm(_) => {
+        Body::Hello(_)
+        | Body::Challenge(_)
+        | Body::Proof(_)
+        | Body::Accepted(_)
+        | Body::Confirm(_)
+        | Body::Inquiry(_)
+        | Body::Findings(_) => {
             return Err(WireFault::OutOfPlace { message: name(&body), expected: "a message of the session" });
         }
     })
@@ -64,8 +74,14 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Ops(_) => "Ops",
         Body::Mark(_) => "Mark",
         Body::Ack(_) => "Ack",
+        Body::Config(_) => "Config",
+        Body::Resources(_) => "Resources",
+        Body::Write(_) => "Write",
+        Body::Written(_) => "Written",
         Body::Heartbeat(_) => "Heartbeat",
         Body::End(_) => "End",
+        Body::Inquiry(_) => "Inquiry",
+        Body::Findings(_) => "Findings",
     }
 }
 
@@ -283,6 +299,7 @@ impl TryFrom<pb::End> for EndReason {
             Ok(Reason::GrantsChanged) => Ok(Self::GrantsChanged),
             Ok(Reason::Revoked) => Ok(Self::Revoked),
             Ok(Reason::Displaced) => Ok(Self::Displaced),
+            Ok(Reason::Aged) => Ok(Self::Aged),
             Ok(Reason::Unknown) | Err(_) => {
                 Err(WireFault::Unknown { field: "end.reason", value: end.reason })
             }
@@ -318,7 +335,7 @@ fn number(what: &'static str, value: u64) -> Result<u64, WireFault> {
     Ok(value)
 }
 
-fn all<P, T: TryFrom<P, Error = WireFault>>(parts: Vec<P>) -> Result<Vec<T>, WireFault> {
+pub(super) fn all<P, T: TryFrom<P, Error = WireFault>>(parts: Vec<P>) -> Result<Vec<T>, WireFault> {
     parts.into_iter().map(T::try_from).collect()
 }
 
@@ -329,7 +346,7 @@ fn ids(message: &'static str, field: &'static str, bytes: &[u8], hi: u64) -> Res
     Ok(ids)
 }
 
-fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), WireFault> {
+pub(super) fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), WireFault> {
     if count > limit { Err(WireFault::TooMany { what, count, limit }) } else { Ok(()) }
 }
 

@@ -21,6 +21,7 @@ pub fn encode(message: Message) -> pb::Frame {
         Message::Ops(ops) => Body::Ops(ops.into()),
         Message::Mark(mark) => Body::Mark(mark.into()),
         Message::Ack(ack) => Body::Ack(ack.into()),
+        Message::Share(share) => super::share::body(share),
         Message::Heartbeat => Body::Heartbeat(pb::Heartbeat {}),
         Message::End(reason) => Body::End(reason.into()),
     };
@@ -172,6 +173,7 @@ impl From<EndReason> for pb::End {
             EndReason::GrantsChanged => Reason::GrantsChanged,
             EndReason::Revoked => Reason::Revoked,
             EndReason::Displaced => Reason::Displaced,
+            EndReason::Aged => Reason::Aged,
         };
         Self { reason: reason.into() }
     }

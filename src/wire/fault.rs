@@ -4,6 +4,7 @@ use opmesh_core::diff::EntriesFault;
 use opmesh_core::model::{NameFault, NumberFault, RecordFault};
 
 use super::decode::MESSAGE_BYTES;
+use crate::config_doc::DocumentFault;
 
 /// Why a frame was refused. The text names the rule; `transport/status.rs` maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +115,14 @@ pub enum WireFault {
         id: u64,
         /// Which one is empty.
         field: &'static str,
+    },
+    /// A configuration, a change or a list of names that cannot be read, or is not valid.
+    #[error("{message}: {fault}")]
+    Document {
+        /// Where it stands.
+        message: &'static str,
+        /// What is wrong with it.
+        fault: DocumentFault,
     },
     /// A scope list that cannot be read.
     #[error("{field} {text:?}: {reason}")]

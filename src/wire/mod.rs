@@ -8,6 +8,8 @@ mod decode;
 mod encode;
 mod fault;
 mod handshake;
+mod inquiry;
+mod share;
 
 #[allow(
     warnings,
@@ -25,6 +27,7 @@ pub use decode::{MESSAGE_BYTES, MESSAGE_BYTES_BEFORE_AUTHENTICATION, decode};
 pub use encode::encode;
 pub use fault::WireFault;
 pub use handshake::{accepted, challenge, confirm, hello, proof};
+pub use inquiry::{findings, inquiry, is_inquiry};
 pub use pb::Frame;
 pub(crate) use pb::{peer_sync_client, peer_sync_server};
 

@@ -1,14 +1,15 @@
 //! What survives the wire, and what is refused on it.
 
+use opmesh_core::config::{Change, ListedPlan, Resources, Shown};
 use opmesh_core::model::{
-    Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
-    Tombstone,
+    Chain, ConfigModno, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope,
+    SetDigest, Tombstone,
 };
 use opmesh_core::permission::Scopes;
 use opmesh_core::protocol::limits::{CANDIDATES, FRAME_BYTES, FRAME_OPERATIONS};
 use opmesh_core::protocol::{
-    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    State, Verdict,
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome,
+    Proposal, Refused, Request, Share, State, Verdict, Write, WriteKey, Written,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -55,6 +56,42 @@ fn operations(ids: impl Strategy<Value = u64>) -> impl Strategy<Value = Vec<Oper
             })
             .collect()
     })
+}
+
+fn refusal() -> impl Strategy<Value = Refused> {
+    let text = || ".{0,20}";
+    (text(), text(), text()).prop_map(|(rule, object, reason)| Refused { rule, object, reason })
+}
+
+fn modno() -> impl Strategy<Value = ConfigModno> {
+    number().prop_map(|modno| ConfigModno::new(modno).unwrap())
+}
+
+fn share() -> impl Strategy<Value = Share> {
+    let key = || any::<[u8; 16]>().prop_map(WriteKey);
+    let plans = || btree_set("[a-z]{1,9}", 0..4);
+    let request = prop_oneof![
+        (modno(), plans()).prop_map(|(base, plans)| {
+            Request::Config(Change { base, delete_plans: plans.into_iter().collect(), ..Change::default() })
+        }),
+        Just(Request::Shared(Vec::new())),
+    ];
+    let outcome = prop_oneof![
+        modno().prop_map(|modno| Outcome::Applied { modno }),
+        Just(Outcome::Unchanged),
+        modno().prop_map(|modno| Outcome::Stale { modno }),
+        refusal().prop_map(Outcome::Refused),
+        (any::<u32>(), vec(refusal(), 0..4)).prop_map(|(taken, refused)| Outcome::Taken { taken, refused }),
+    ];
+    prop_oneof![
+        modno().prop_map(|modno| Share::Config(Shown::new(modno, Vec::new(), Vec::new()).unwrap())),
+        plans().prop_map(|plans| {
+            let plans = plans.into_iter().map(|id| ListedPlan { id, repo: "r".to_owned() }).collect();
+            Share::Resources(Resources { repos: Vec::new(), plans })
+        }),
+        (key(), request).prop_map(|(key, request)| Share::Write(Write { key, request })),
+        (key(), outcome).prop_map(|(key, outcome)| Share::Written(Written { key, outcome })),
+    ]
 }
 
 fn ops() -> impl Strategy<Value = Message> {
@@ -140,12 +177,14 @@ fn message() -> impl Strategy<Value = Message> {
         (position(), set()).prop_map(|(position, set)| Message::Mark(Mark { position, set })),
         (position(), number(), number(), proptest::option::of(mark_answer))
             .prop_map(|(cursor, credit, settled, mark)| Message::Ack(Ack { cursor, credit, settled, mark })),
+        share().prop_map(Message::Share),
         Just(Message::Heartbeat),
         prop::sample::select(vec![
             EndReason::Shutdown,
             EndReason::GrantsChanged,
             EndReason::Revoked,
-            EndReason::Displaced
+            EndReason::Displaced,
+            EndReason::Aged
         ])
         .prop_map(Message::End),
     ]
@@ -252,7 +291,7 @@ fn a_fork_takes_less_than_1200_bytes() {
 #[test]
 fn a_frame_without_a_known_body_is_refused() {
     assert_eq!(decode(Frame { body: None }), Err(WireFault::UnknownBody));
-    let unknown = Frame::decode([0x9a, 0x01, 0x00].as_slice()).unwrap(); // field 19: a later version's
+    let unknown = Frame::decode([0xa2, 0x06, 0x00].as_slice()).unwrap(); // field 100: a later version's
     assert_eq!(decode(unknown), Err(WireFault::UnknownBody));
 }
 
@@ -399,4 +438,46 @@ fn a_stranger_may_send_16_kib_in_a_message_and_not_a_byte_more() {
     let versions = body.versions.len();
     assert!(hello(fits).is_ok());
     assert!(matches!(hello(hello_of(versions + 1)), Err(WireFault::TooLarge { .. })));
+}
+
+#[test]
+fn requests_and_documents_that_are_none_are_refused() {
+    use pb::written::Result as Word;
+    let written = |result| Body::Written(pb::Written { key: vec![1; 16], result });
+    let write = |request| Body::Write(pb::Write { key: vec![1; 16], request: Some(request) });
+    let many = vec![pb::Refused::default(); share::REFUSALS + 1];
+    let long = pb::Refused { reason: "x".repeat(share::TEXT_BYTES + 1), ..pb::Refused::default() };
+    let junk = || b"junk".to_vec();
+    let change = |base, document| pb::write::Request::Config(pb::ConfigChange { base, document });
+    for (body, said) in [
+        (Body::Write(pb::Write { key: vec![1; 15], request: None }), "write.key has 15 bytes"),
+        (Body::Write(pb::Write { key: vec![1; 16], request: None }), "write.request is missing"),
+        (write(change(u64::MAX, Vec::new())), "is outside"),
+        (write(change(1, junk())), "Write: the config document cannot be decoded"),
+        (write(pb::write::Request::Shared(pb::SharedRepos { document: junk() })), "Write: the config"),
+        (Body::Written(pb::Written { key: vec![1; 17], result: None }), "written.key has 17 bytes"),
+        (written(None), "written.result is missing"),
+        (written(Some(Word::Stale(pb::Stale { modno: u64::MAX }))), "is outside"),
+        (written(Some(Word::Refused(long))), "refused.reason of 4097 bytes"),
+        (written(Some(Word::Taken(pb::Taken { taken: 0, refused: many }))), "exceed the limit of 1000"),
+        (Body::Config(pb::Config { document: junk() }), "Config: the config document"),
+        (Body::Resources(pb::Resources { document: junk() }), "Resources: the config document"),
+    ] {
+        let fault = refused(body).to_string();
+        assert!(fault.contains(said), "{fault}: {said}");
+    }
+}
+
+#[test]
+fn a_refusal_is_shortened_to_what_the_peer_takes() {
+    let reason = "é".repeat(share::TEXT_BYTES);
+    let refused = Refused { rule: "r".to_owned(), object: String::new(), reason };
+    let written = Written { key: WriteKey([1; 16]), outcome: Outcome::Refused(refused) };
+    let Message::Share(Share::Written(read)) =
+        through_bytes(Message::Share(Share::Written(written))).unwrap()
+    else {
+        panic!("a Written was sent")
+    };
+    let Outcome::Refused(refused) = read.outcome else { panic!("it refused") };
+    assert_eq!(refused.reason.len(), share::TEXT_BYTES);
 }

@@ -105,6 +105,7 @@ impl Pair {
             Message::Ops(_) => "Ops",
             Message::Mark(_) => "Mark",
             Message::Ack(_) => "Ack",
+            Message::Share(share) => share.name(),
             Message::Heartbeat => "Heartbeat",
             Message::End(_) => "End",
         };

@@ -11,18 +11,22 @@
 
 mod admin;
 mod admin_doors;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;
 mod cli_ops;
 mod cli_peers;
+mod cli_remote;
 mod cli_serve;
 mod contract;
+mod doctor;
 mod federation;
 mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
 mod peer_watch;
 mod store_contract;
 mod tidy;

@@ -2,6 +2,9 @@
 //! damage. No sockets, no sleeps; every store lies in a folder of its own.
 
 mod admission;
+mod audit;
+mod audit_events;
+mod config;
 mod hub;
 mod life;
 mod lists;

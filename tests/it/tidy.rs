@@ -9,26 +9,33 @@ use std::path::Path;
 
 /// The top-level modules of `opmesh`, each with the ones that it may name besides itself and `opmesh_core`.
 /// `ARCHITECTURE.md` says what each is for.
-const MODULES: [(&str, &str); 14] = [
+const MODULES: [(&str, &str); 17] = [
     ("clock", ""),
+    ("limits", ""),
     ("record", ""),
-    ("wire", ""),
+    ("config_doc", ""),
+    ("wire", "config_doc"),
     ("places", ""),
     ("identity", "places"),
     ("pairing", "identity"),
-    ("config", "places"),
-    ("store", "clock"),
-    ("transport", "clock identity store wire"),
+    ("config", "limits places"),
+    ("store", "clock config_doc"),
+    ("transport", "clock identity limits store wire"),
     ("intake", "clock record store"),
-    ("node", "clock places identity config store transport intake"),
-    ("admin", "clock record places identity pairing config store transport intake node"),
-    ("daemon", "clock places config transport intake node admin"),
-    ("cli", "clock record places identity pairing config store transport intake node admin daemon"),
+    ("node", "clock limits places identity config store transport intake"),
+    ("doctor", "places identity config store transport node"),
+    ("admin", "clock record places identity pairing config store transport intake node doctor"),
+    ("daemon", "clock limits places config transport intake node admin"),
+    ("cli", "clock record places identity pairing config store transport intake node admin daemon doctor"),
 ];
 
 /// Generated code and the only module that includes it.
-const GENERATED: [(&str, &str); 3] =
-    [("opmesh.sync.v1", "wire"), ("opmesh.admin.v1", "admin"), ("opmesh.v1", "record")];
+const GENERATED: [(&str, &str); 4] = [
+    ("opmesh.sync.v1", "wire"),
+    ("opmesh.admin.v1", "admin"),
+    ("opmesh.v1", "record"),
+    ("opmesh.config.v1", "config_doc"),
+];
 
 /// The only file in which a session, a store and a stream meet: nobody else performs what a session wants.
 const DRIVER: &str = "src/transport/driver.rs";

@@ -197,6 +197,27 @@ impl Refusal {
             Self::Invalid(_) => "invalid",
         }
     }
+
+    /// What it is about, where it is about one thing.
+    pub fn object(&self) -> Option<Object> {
+        match self {
+            Self::OutOfScope { object }
+            | Self::Unknown { object }
+            | Self::Executable { object, .. }
+            | Self::NothingToKeep { object, .. }
+            | Self::Twice { object }
+            | Self::Invalid(
+                Fault::IdTaken(object) | Fault::GuidTaken(object) | Fault::Field { object, .. },
+            ) => Some(object.clone()),
+            Self::ReadOnly { repo, .. }
+            | Self::RepoInUse { repo, .. }
+            | Self::SecretMoved { repo }
+            | Self::MayNotShare { repo } => Some(Object::repo(repo)),
+            Self::Invalid(Fault::NoRepo { plan, .. }) => Some(Object::plan(plan)),
+            Self::Stale { .. }
+            | Self::Invalid(Fault::TooMany { .. } | Fault::TooLarge { .. } | Fault::Exhausted(_)) => None,
+        }
+    }
 }
 
 /// Applies a change. The seed is for the guids of new repositories.
@@ -404,10 +425,15 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// An identity that no repository has, also when a seed is used twice.
     fn new_guid(&mut self) -> Guid {
-        let guid = self.seed.guid(self.created);
-        self.created += 1;
-        guid
+        loop {
+            let guid = self.seed.guid(self.created);
+            self.created += 1;
+            if self.config.repo_by_guid(&guid).is_none() && !self.repos.contains_key(&guid) {
+                return guid;
+            }
+        }
     }
 
     fn touch(&mut self, object: Object, how: How) {

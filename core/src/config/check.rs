@@ -32,7 +32,7 @@ pub const MAX_CONFIG_BYTES: usize = 768 * 1024;
 /// What a text costs besides its bytes in any encoding of ours: a key of two bytes, a length of at most four.
 const TEXT_OVERHEAD: usize = 8;
 /// What an object costs besides its texts: guid, origin, retention, flags that are set, and its own framing.
-const OBJECT_OVERHEAD: usize = 256;
+const OBJECT_OVERHEAD: usize = 160;
 
 /// What a rule or an error is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

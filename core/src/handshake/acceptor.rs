@@ -17,6 +17,8 @@ pub struct AcceptorConfig {
     pub me: PublicKey,
     /// Our label for ourselves.
     pub instance: InstanceId,
+    /// What we can do beyond the version, strictly ascending.
+    pub capabilities: Vec<String>,
     /// The channel.
     pub keys: ChannelKeys,
     /// The key in the dialer's certificate, in a channel that has one.
@@ -44,12 +46,12 @@ impl AcceptorAwaitingHello {
         nonce: MessageNonce,
         session: [u8; 16],
     ) -> Result<(AcceptorSigning, Vec<u8>), HandshakeFault> {
-        let AcceptorConfig { me, instance, keys, tls_peer } = self.config;
+        let AcceptorConfig { me, instance, capabilities, keys, tls_peer } = self.config;
         let version = common_version(&hello.versions)?;
         if hello.target_tag != target_tag(&me.key_id(), &hello.nonce) {
             return Err(HandshakeFault::WrongTarget);
         }
-        let me = Party { key: me, instance, capabilities: Vec::new() };
+        let me = Party { key: me, instance, capabilities };
         let transcript = Opened::new(&keys, &hello, version, &nonce, &session);
         let signed = transcript.acceptor_signs(&me);
         Ok((AcceptorSigning { transcript, me, tls_peer, version, nonce, session }, signed))
@@ -113,16 +115,21 @@ pub struct Claim {
 }
 
 impl AcceptorAwaitingProof {
-    /// Checks that the dialer holds the keys that it presents.
+    /// Checks that the dialer holds the keys that it presents. Both signatures are verified whatever becomes of the
+    /// first, also where there is no second, so that the time tells nothing.
     pub fn proof(self, proof: Proof) -> Result<(AcceptorAuthorizing, Claim), HandshakeFault> {
         let dialer = Party::of_proof(&proof);
         check::party(&dialer, &self.transcript.acceptor.key, self.tls_peer.as_ref())?;
         let token = proof.pairing.as_ref().map(|pairing| pairing.token_key);
         let signs = self.transcript.dialer_signs(&dialer, token.as_ref());
-        check::signature(&dialer.key, &signs.identity, &proof.signature, HandshakeFault::DialerSignature)?;
-        if let Some(pairing) = &proof.pairing {
-            let fault = HandshakeFault::TokenSignature;
-            check::signature(&pairing.token_key, &signs.token, &pairing.signature, fault)?;
+        let fault = HandshakeFault::DialerSignature;
+        let identity = check::signature(&dialer.key, &signs.identity, &proof.signature, fault);
+        let pairing = proof.pairing.as_ref().map(|pairing| (&pairing.token_key, &pairing.signature));
+        let (key, signature) = pairing.unwrap_or((&dialer.key, &proof.signature));
+        let held = check::signature(key, &signs.token, signature, HandshakeFault::TokenSignature);
+        identity?;
+        if pairing.is_some() {
+            held?;
         }
         let claim = Claim { key: dialer.key, instance: dialer.instance, token };
         let transcript = self.transcript.proved(&proof);
@@ -169,6 +176,7 @@ impl AcceptorAwaitingConfirm {
         Ok(Established {
             peer: self.transcript.dialer.key,
             instance: self.transcript.dialer.instance,
+            capabilities: self.transcript.dialer.capabilities,
             session: self.session,
             grants_received: confirm.grants,
             accepted: self.accepted,

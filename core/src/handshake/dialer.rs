@@ -17,6 +17,8 @@ pub struct DialerConfig {
     pub me: PublicKey,
     /// Our label for ourselves.
     pub instance: InstanceId,
+    /// What we can do beyond the version, strictly ascending.
+    pub capabilities: Vec<String>,
     /// The hub that we mean.
     pub hub: KeyId,
     /// What we let the hub do, each `TYPE:SCOPE,…`.
@@ -73,7 +75,7 @@ impl DialerAwaitingChallenge {
         check::signature(&acceptor.key, &signed, &challenge.signature, HandshakeFault::AcceptorSignature)?;
         let transcript = opened.challenged(acceptor, &challenge.signature);
 
-        let me = Party { key: config.me, instance: config.instance, capabilities: Vec::new() };
+        let me = Party { key: config.me, instance: config.instance, capabilities: config.capabilities };
         let signs = transcript.dialer_signs(&me, config.pairing_token.as_ref());
         let token = config.pairing_token.is_some().then_some(signs.token);
         let signing = DialerSigning {
@@ -135,6 +137,7 @@ impl DialerAwaitingAccepted {
         let established = Established {
             peer: closing.acceptor.key,
             instance: closing.acceptor.instance,
+            capabilities: closing.acceptor.capabilities,
             session: self.session,
             grants_received: accepted.grants,
             accepted: scopes,

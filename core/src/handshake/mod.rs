@@ -23,6 +23,7 @@ use std::fmt;
 
 use crate::model::{InstanceId, KeyId, PublicKey};
 use crate::permission::{ScopeFault, Scopes};
+use crate::protocol::Capability;
 
 pub use acceptor::{
     Acceptor, AcceptorAuthorizing, AcceptorAwaitingConfirm, AcceptorAwaitingHello, AcceptorAwaitingProof,
@@ -86,12 +87,21 @@ pub struct Established {
     pub peer: PublicKey,
     /// The other side's label for itself.
     pub instance: InstanceId,
+    /// What the other side can do beyond the version; names that we do not know among them.
+    pub capabilities: Vec<String>,
     /// The acceptor's random name for the session; the same on both sides, for logs.
     pub session: [u8; 16],
     /// What the other side lets us do, each `TYPE:SCOPE,…`, as it wrote it.
     pub grants_received: Vec<String>,
     /// Which operations the acceptor takes.
     pub accepted: Scopes,
+}
+
+impl Established {
+    /// Whether the other side has named this.
+    pub fn can(&self, capability: Capability) -> bool {
+        self.capabilities.iter().any(|name| name == capability.name())
+    }
 }
 
 /// One variant for each way in which the other side can misbehave.

@@ -17,10 +17,25 @@ pub const CREDIT_WINDOW: u64 = 8;
 pub const MANIFESTS_IN_FLIGHT: usize = 4;
 /// Most candidates in a verdict.
 pub const CANDIDATES: usize = 32;
+/// Most Config, and most Resources, that a peer may send in a minute; as many at once. Each may be a whole message.
+pub const SHOWN_A_MINUTE: u32 = 10;
+/// How often this side looks at what it shows: below [`SHOWN_A_MINUTE`], so that frames that were held up on the way and
+/// arrive together do not look like a flood.
+pub const OWN_SHOWN_A_MINUTE: u32 = 8;
+/// Most Writes that a peer may send in a minute; as many at once. Each may be a transaction.
+pub const WRITES_A_MINUTE: u32 = 60;
+/// How many this side sends; see [`OWN_SHOWN_A_MINUTE`].
+pub const OWN_WRITES_A_MINUTE: u32 = 48;
+/// Requests of this side that may wait for the one that is under way; more are refused to the asker.
+pub const WRITES_WAITING: usize = 8;
+/// Answers to Writes that a session remembers, so that a repeated key has no second effect.
+pub const ANSWERS_KEPT: usize = 64;
 /// Each side sends something at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A peer that sent nothing for so long is gone.
 pub const DEAD_AFTER: Duration = Duration::from_mins(1);
 
 const _: () = assert!(DEAD_AFTER.as_secs() >= 3 * HEARTBEAT.as_secs(), "two heartbeats may be lost");
+const _: () = assert!(OWN_SHOWN_A_MINUTE < SHOWN_A_MINUTE, "an honest peer keeps clear of the limit");
+const _: () = assert!(OWN_WRITES_A_MINUTE < WRITES_A_MINUTE, "an honest peer keeps clear of the limit");
 const _: () = assert!(CREDIT_WINDOW >= 4, "design §5: credit starts at 4 or more");

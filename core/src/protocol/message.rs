@@ -5,6 +5,8 @@
 use crate::model::{Incarnation, Modno, OpId, Operation, Position, ProcessNonce, SetDigest, Tombstone};
 use crate::permission::Scopes;
 
+use super::share::Share;
+
 /// One frame of the `Sync` stream after the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -26,6 +28,8 @@ pub enum Message {
     Mark(Mark),
     /// Hub → owner, on durable apply.
     Ack(Ack),
+    /// Both ways, beside the operations; the sharing machine of a session takes these.
+    Share(Share),
     /// Both ways, every 20 s.
     Heartbeat,
     /// Both ways, last. A stream without it was interrupted, never complete.
@@ -192,4 +196,6 @@ pub enum EndReason {
     Revoked,
     /// A newer session of the same peer took over.
     Displaced,
+    /// The session has run for long; the next one has new keys.
+    Aged,
 }

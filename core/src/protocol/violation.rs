@@ -77,6 +77,20 @@ pub enum Violation {
         /// What is wrong with it.
         detail: &'static str,
     },
+    /// More of this message than a peer may send.
+    #[error("more than {limit} {message} in a minute")]
+    TooOften {
+        /// Its name.
+        message: &'static str,
+        /// How many may come.
+        limit: u32,
+    },
+    /// A Write before the last one was answered.
+    #[error("a second Write came before the first one was answered")]
+    SecondWrite,
+    /// A Written whose key is not the one asked for.
+    #[error("Written answers nothing that was asked")]
+    UnaskedAnswer,
     /// The owner presents a label that it, or a copy of it, has already replaced.
     #[error(
         "incarnation {presented} was superseded; two databases use this identity, or an old copy was restored twice"

@@ -22,6 +22,8 @@ pub enum Input {
     Committed(Result<Committed, Violation>),
     /// Owner: there are changes after the last read.
     Changed,
+    /// A frame arrived that is another machine's: the peer lives.
+    Heard,
     /// Time passed; see `Session::deadline`.
     Tick,
     /// This side wants to end.

@@ -152,6 +152,10 @@ impl Hub {
                 self.compared(now, ids, out);
                 Ok(())
             }
+            Input::Heard => {
+                self.live.heard(now);
+                Ok(())
+            }
             Input::Tick => {
                 self.live.tick(now, out);
                 Ok(())
@@ -172,7 +176,10 @@ impl Hub {
     }
 
     fn take(&mut self, message: Message, out: &mut Vec<Output>) -> Result<(), Violation> {
-        if !matches!(message, Message::Heartbeat | Message::Matchpoint(_) | Message::End(_)) {
+        if !matches!(
+            message,
+            Message::Heartbeat | Message::Matchpoint(_) | Message::End(_) | Message::Share(_)
+        ) {
             self.accept_course();
         }
         match message {
@@ -196,6 +203,8 @@ impl Hub {
                 self.live.finish(Finish::PeerEnded(reason), out);
                 Ok(())
             }
+            // Without the sharing machine beside this one, or they would not come here.
+            Message::Share(share) => Err(self.unexpected(share.name())),
             Message::Verdict(_) => Err(self.unexpected("Verdict")),
             Message::Need(_) => Err(self.unexpected("Need")),
             Message::Ack(_) => Err(self.unexpected("Ack")),

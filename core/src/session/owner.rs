@@ -190,6 +190,10 @@ impl Owner {
                 }
                 Ok(())
             }
+            Input::Heard => {
+                self.live.heard(now);
+                Ok(())
+            }
             Input::Tick => {
                 self.live.tick(now, out);
                 Ok(())
@@ -213,6 +217,8 @@ impl Owner {
                 self.live.finish(Finish::PeerEnded(reason), out);
                 Ok(())
             }
+            // Without the sharing machine beside this one, or they would not come here.
+            Message::Share(share) => Err(unexpected(share.name(), &self.phase)),
             Message::State(_) => Err(unexpected("State", &self.phase)),
             Message::Matchpoint(_) => Err(unexpected("Matchpoint", &self.phase)),
             Message::Manifest(_) => Err(unexpected("Manifest", &self.phase)),

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use opmesh_core::config::Resources;
 use opmesh_core::model::{
     Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
     Tombstone, UnixMs,
 };
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::protocol::{
-    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal,
-    State, Verdict,
+    Ack, Answer, Comparison, EndReason, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome,
+    Proposal, Share, State, Verdict,
 };
 use opmesh_core::replica::{Committed, Transaction};
 use opmesh_core::session::{
@@ -324,6 +325,10 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("Ops", ops(Position::ZERO, nowhere(), vec![])),
         ("Mark", mark(nowhere())),
         ("Ack", ack(8, 0, None)),
+        ("Config", Message::Share(Share::Config(crate::sharing::shown(1)))),
+        ("Resources", Message::Share(Share::Resources(Resources::default()))),
+        ("Write", Message::Share(Share::Write(crate::sharing::write(1)))),
+        ("Written", Message::Share(Share::Written(crate::sharing::written(1, Outcome::Unchanged)))),
         ("Heartbeat", Message::Heartbeat),
         ("End", Message::End(EndReason::Shutdown)),
     ]

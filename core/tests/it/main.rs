@@ -10,9 +10,12 @@
 )]
 
 mod bench;
+mod config;
 mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;
+mod scopes;
 mod seen;
+mod sharing;
 mod world;

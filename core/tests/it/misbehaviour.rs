@@ -3,13 +3,17 @@
 mod fuzz;
 mod matrix;
 
+use opmesh_core::config::Resources;
 use opmesh_core::model::{Modno, OpId, Position};
 use opmesh_core::protocol::limits::{CREDIT_WINDOW, MANIFESTS_IN_FLIGHT};
 use opmesh_core::protocol::{
-    Answer, Comparison, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal, Verdict, Violation,
+    Answer, Comparison, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Outcome, Proposal, Share, Verdict,
+    Violation,
 };
 use opmesh_core::replica::Rows;
 use opmesh_core::session::Finish;
+
+use crate::sharing;
 
 use crate::bench::{
     HubBench, LABEL, OwnerBench, ack, after, answer, gone, inputs, label, manifest, mark, nowhere, ops, row,
@@ -32,15 +36,18 @@ const fn number(violation: &Violation) -> usize {
         Violation::ImpossibleAck => 9,
         Violation::ImpossibleVerdict { .. } => 10,
         Violation::SupersededIncarnation { .. } => 11,
+        Violation::TooOften { .. } => 12,
+        Violation::SecondWrite => 13,
+        Violation::UnaskedAnswer => 14,
     }
 }
 
-const VIOLATIONS: usize = 12;
+const VIOLATIONS: usize = 15;
 
 /// One rule broken: who hears what, and the number of the violation that it ends in.
 type Provocation = (&'static str, usize, fn() -> Violation);
 
-const PROVOCATIONS: [Provocation; 28] = [
+const PROVOCATIONS: [Provocation; 33] = [
     ("ops before state", 0, || hub_refuses(HubBench::new(synced().hub), ops(nowhere(), nowhere(), vec![]))),
     ("ops in a diff", 0, || hub_refuses(HubBench::diffing(), ops(nowhere(), nowhere(), vec![]))),
     ("an ack before the verdict", 0, || owner_refuses(OwnerBench::judged(), ack(8, 0, None))),
@@ -135,6 +142,14 @@ const PROVOCATIONS: [Provocation; 28] = [
         let matchpoint = Matchpoint { position: Some(bench.cursor()), incarnation: label(LABEL) };
         hub_refuses(bench, Message::Matchpoint(matchpoint))
     }),
+    ("a flood of what is shown", 12, || sharing::flood(Share::Resources(Resources::default()))),
+    ("a flood of answered writes", 12, || {
+        let answered = sharing::written(1, Outcome::Unchanged);
+        sharing::flood_after(Some(answered), Share::Write(sharing::write(1)))
+    }),
+    ("a write before the last one was answered", 13, sharing::two_writes),
+    ("an answer to nothing", 14, sharing::an_answer_to_nothing),
+    ("an answer twice", 14, sharing::an_answer_twice),
 ];
 
 #[test]

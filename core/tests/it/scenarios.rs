@@ -102,6 +102,7 @@ fn name(message: &Message) -> &'static str {
         Message::Ops(_) => "Ops",
         Message::Mark(_) => "Mark",
         Message::Ack(_) => "Ack",
+        Message::Share(share) => share.name(),
         Message::Heartbeat => "Heartbeat",
         Message::End(_) => "End",
     }

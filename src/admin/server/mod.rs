@@ -4,8 +4,11 @@
 mod admin_tokens;
 mod apply;
 mod audit;
+mod backup;
+mod diagnose;
 mod freshness;
 mod hosts;
+mod identity;
 mod join;
 mod operations;
 mod peer_watch;
@@ -130,6 +133,10 @@ impl Admin for Handlers {
         Ok(Response::new(peers::verify(&self.node, request.into_inner()).await?))
     }
 
+    async fn unverify_peer(&self, request: Request<pb::UnverifyPeerRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::unverify(&self.node, request.into_inner()).await?))
+    }
+
     async fn grant_peer(&self, request: Request<pb::GrantPeerRequest>) -> Answer<pb::Peer> {
         Ok(Response::new(peers::grant(&self.node, request.into_inner()).await?))
     }
@@ -193,6 +200,18 @@ impl Admin for Handlers {
         Ok(stream(&self.node, |node, out| audit::list(node, since, out)))
     }
 
+    async fn rename_key(&self, request: Request<pb::RenameKeyRequest>) -> Answer<pb::Identity> {
+        Ok(Response::new(identity::rename(&self.node, &request.into_inner().instance_id).await?))
+    }
+
+    async fn backup_store(&self, request: Request<pb::BackupStoreRequest>) -> Answer<pb::Backup> {
+        Ok(Response::new(backup::backup(&self.node, request.into_inner().path).await?))
+    }
+
+    async fn forget_host(&self, request: Request<pb::ForgetHostRequest>) -> Answer<pb::ForgottenHost> {
+        Ok(Response::new(hosts::forget(&self.node, &request.into_inner().host).await?))
+    }
+
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {
         Ok(Response::new(audit::verify(&self.node).await?))
     }
@@ -223,5 +242,11 @@ impl Admin for Handlers {
     async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
         let watcher = peer_watch::follow(&self.node)?;
         Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
+    }
+
+    type DiagnoseStream = Lines<pb::Check>;
+    async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
+        let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
+        Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
     }
 }

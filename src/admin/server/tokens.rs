@@ -29,8 +29,14 @@ pub(super) async fn create(
     if uses == 0 {
         return Err(Failure::new(Reason::InvalidArgument, "a token needs at least one use"));
     }
+    let (live, most) = (node.store().tokens().await?.len(), node.limits().live_tokens);
+    if u32::try_from(live).is_ok_and(|live| live >= most) {
+        let text = format!("{live} pairing tokens can be used already, {most} are allowed at a time");
+        let hint = "cancel one with `opmesh pair cancel`, or give one token several --uses";
+        return Err(Failure::new(Reason::Limit, text).hint(hint));
+    }
     let expires = node.clock().wall().0.saturating_add(ttl_ms(request.ttl_ms)?);
-    let instance = Some(node.instance().clone());
+    let instance = Some(node.instance());
     let token = PairingToken::random(node.identity().key_id(), instance, UnixMs(expires))?;
     let stored = NewToken {
         public_key: token.public_key(),

@@ -8,18 +8,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use opmesh_core::model::Position;
+use opmesh_core::model::{ConfigModno, Position};
 use opmesh_core::protocol::Violation;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, oneshot, watch};
 
+use super::audit;
+use super::audit_files::AuditFiles;
 use super::memory::Memory;
 use super::notes::Notes;
-use super::pairing;
 use super::queue::{Consumer, Waited};
 use super::tx::{Effects, Tx};
 use crate::clock::Clock;
-use crate::store::{AppendError, PeerError, PeerEvent, Refused, StoreError, StoreEvent};
+use crate::store::{
+    AppendError, AuditEvent, AuditKind, PeerError, PeerEvent, Refused, StoreError, StoreEvent,
+};
 
 /// A group ends at the first of these (design §8).
 const GROUP_OPERATIONS: usize = 1024;
@@ -180,6 +183,7 @@ impl fmt::Debug for Order {
 /// Where the writer tells what has happened.
 pub(in crate::store) struct Outlets {
     pub(in crate::store) head: watch::Sender<Position>,
+    pub(in crate::store) config: watch::Sender<ConfigModno>,
     pub(in crate::store) events: broadcast::Sender<StoreEvent>,
     pub(in crate::store) peers: broadcast::Sender<PeerEvent>,
     pub(in crate::store) stopped: Arc<OnceLock<StoreError>>,
@@ -194,6 +198,7 @@ pub(in crate::store) struct Writer {
     pub(in crate::store) notes: Arc<Mutex<Notes>>,
     pub(in crate::store) clock: Clock,
     pub(in crate::store) notes_written: Duration,
+    pub(in crate::store) files: AuditFiles,
 }
 
 /// A group of jobs in one transaction.
@@ -211,7 +216,12 @@ struct Group {
 impl Writer {
     /// Serves until it is closed, or until all callers are gone: then without the courtesies of an orderly end.
     pub(in crate::store) fn run(mut self) {
+        self.record_last_stop();
         loop {
+            let now = self.clock.monotonic();
+            if self.files.is_due(now) {
+                self.files.write_head(&self.connection, now);
+            }
             match self.orders.wait(NOTES_EVERY) {
                 Waited::Item(Order::Perform(job)) => {
                     if self.group(Some(job)) {
@@ -220,7 +230,7 @@ impl Writer {
                 }
                 Waited::Item(Order::Close) => break self.finish(),
                 Waited::Nothing => {
-                    if self.notes_due() || self.memory.strangers.is_due(self.clock.wall()) {
+                    if self.notes_due() || self.memory.refusals.is_due(self.clock.wall()) {
                         self.group(None);
                     }
                 }
@@ -278,7 +288,7 @@ impl Writer {
         if self.notes_due() {
             self.write_notes()?;
         }
-        self.outside_jobs(pairing::note_counted_strangers)?;
+        self.outside_jobs(audit::write_counted)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }
@@ -295,6 +305,7 @@ impl Writer {
         self.connection.prepare_cached("SAVEPOINT job")?.execute([])?;
         let mark = self.memory.begin();
         let (events, peers, head) = (effects.events.len(), effects.peers.len(), effects.head);
+        let config = effects.config;
         let watched = self.outlets.events.receiver_count() > 0;
         let now = self.clock.wall();
         let ran = job.run(&mut Tx::new(&self.connection, &mut self.memory, effects, now, watched));
@@ -305,6 +316,7 @@ impl Writer {
             effects.events.truncate(events);
             effects.peers.truncate(peers);
             effects.head = head;
+            effects.config = config;
             self.connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
             self.connection.prepare_cached("RELEASE job")?.execute([])?;
             return self.memory.undo(mark, &self.connection);
@@ -316,6 +328,9 @@ impl Writer {
     fn publish(&self, effects: &mut Effects) {
         if let Some(head) = effects.head {
             self.outlets.head.send_replace(head);
+        }
+        if let Some(config) = effects.config {
+            self.outlets.config.send_replace(config);
         }
         // No receiver is no error: nobody listens.
         effects.events.drain(..).for_each(|event| drop(self.outlets.events.send(event)));
@@ -333,6 +348,7 @@ impl Writer {
         };
         if self.outlets.stopped.set(StoreError::Stopped { reason: reason.clone() }).is_ok() {
             tracing::error!(reason, "the store stopped; nothing more is written");
+            self.files.leave_reason(&reason);
             // Whoever follows the head looks up; `Store::stopped` is one of them.
             self.outlets.head.send_modify(|_| {});
         }
@@ -372,13 +388,26 @@ impl Writer {
     fn tidy_up(&mut self) -> Result<(), StoreError> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         self.write_notes()?;
-        self.outside_jobs(pairing::note_last_strangers)?;
+        self.outside_jobs(audit::write_last_counted)?;
         self.connection.execute(
             "UPDATE meta SET op_ids = ?1, flow_ids = ?2 WHERE one = 1",
             [self.memory.op_ids.used, self.memory.flow_ids.used],
         )?;
         self.connection.execute_batch("COMMIT")?;
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        self.files.write_head(&self.connection, self.clock.monotonic());
         Ok(())
+    }
+
+    /// The process before this one could not write why its store stopped; it left a word.
+    fn record_last_stop(&mut self) {
+        let Some(detail) = self.files.left_reason() else { return };
+        let event = AuditEvent { event: AuditKind::StoreStopped, peer: None, detail };
+        let (task, mut written) =
+            Task::<_, (), StoreError>::new(Weight::ONE, move |tx: &mut Tx<'_>| audit::write(tx, &event));
+        self.group(Some(Box::new(task)));
+        if let Ok(Ok(())) = written.try_recv() {
+            self.files.clear_reason();
+        }
     }
 }

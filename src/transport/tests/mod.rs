@@ -1,6 +1,8 @@
 //! Whole instances that talk over loopback, and strangers who do what no instance would.
 
+mod audited;
 mod hostile;
+mod limits;
 mod raw;
 mod relay;
 mod settings;
@@ -8,7 +10,7 @@ mod spans;
 mod stalled;
 mod together;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
@@ -21,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Server, SessionEvent, SessionNews, Sessions,
+    dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
 
 /// No test waits longer for what must happen.
@@ -50,18 +54,25 @@ impl Instance {
 
     /// The store's threads go by the system's clock in any case.
     fn with_clock(seed: u8, clock: Clock) -> Self {
+        Self::with(seed, clock, Limits::default())
+    }
+
+    fn with(seed: u8, clock: Clock, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::from_seed(&[seed; 32]);
         let path = folder.path().join("opmesh.db");
         let store = Store::create(&path, identity.public_key(), Clock::system()).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
-            identity,
-            instance: format!("host-{seed}").parse().unwrap(),
+            me: RwLock::new(Me {
+                identity: Arc::new(identity),
+                instance: format!("host-{seed}").parse().unwrap(),
+            }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
             clock,
             sessions: Sessions::default(),
+            doorman: Doorman::new(limits),
             events,
         });
         Self {
@@ -93,7 +104,7 @@ impl Instance {
     }
 
     fn key(&self) -> KeyId {
-        self.local.identity.key_id()
+        self.local.me().identity.key_id()
     }
 
     fn url(&self) -> &HubUrl {
@@ -201,7 +212,7 @@ impl Instance {
 /// A host that the hub lets in, and that dials it.
 async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
     let host = Instance::new(seed);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), grants).await;
     host
 }

@@ -4,7 +4,7 @@ use opmesh_core::handshake::{
     Challenge, Dialer, DialerConfig, DialerSigning, Established, Hello, SignRequest,
 };
 use opmesh_core::model::KeyId;
-use opmesh_core::protocol::Message;
+use opmesh_core::protocol::{Capability, Message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
@@ -39,6 +39,7 @@ impl Raw {
         DialerConfig {
             me: me.public_key(),
             instance: "raw".parse().unwrap(),
+            capabilities: Capability::names(),
             hub: self.hub,
             grants: Vec::new(),
             pairing_token: token.map(Identity::public_key),

@@ -96,6 +96,7 @@ impl World {
         DialerConfig {
             me: public(&self.dialer),
             instance: "web-1".parse().unwrap(),
+            capabilities: Vec::new(),
             hub: self.target,
             grants: vec!["READ_OPERATIONS:*,!plan:secret".to_owned()],
             pairing_token: self.token.as_ref().map(public),
@@ -112,6 +113,7 @@ impl World {
         let config = AcceptorConfig {
             me: public(&self.hub),
             instance: "hub".parse().unwrap(),
+            capabilities: Vec::new(),
             keys: self.hub_keys.clone(),
             tls_peer: self.hub_sees,
         };
