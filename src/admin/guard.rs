@@ -80,6 +80,7 @@ const ROLES: &[(&str, Role)] = &[
     ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
+    ("UnverifyPeer", Role::Security),
     ("BlockPeer", Role::Security),
     ("UnblockPeer", Role::Security),
     ("RenamePeer", Role::Security),
@@ -156,11 +157,10 @@ impl Door {
                     .hint("members of admin.group may record runs and read the status"))
             }
             Self::Listener(bearers) => {
-                let Some(Caller { address, known }) = caller.connection else {
+                let Some(connection) = caller.connection else {
                     return Err(Failure::new(Reason::Internal, "the connection is unknown"));
                 };
-                let role = bearers.role(address, caller.authorization.as_deref()).await?;
-                known.cancel();
+                let role = bearers.role(&connection, caller.authorization.as_deref()).await?;
                 let needed = needed(wanted);
                 if role >= needed {
                     return Ok(());

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod demo;
 mod doctor;
+mod elsewhere;
 mod error;
 mod help;
 mod hosts;
@@ -37,8 +38,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::context::Context;
+use self::elsewhere::Elsewhere;
 use self::logging::LogFormat;
 use self::output::{Color, Format, Output, Volume};
+use crate::places::Given;
 
 /// One operation log for every backup host.
 ///
@@ -63,6 +66,8 @@ struct Globals {
     /// Configuration file [default: `$OPMESH_CONFIG`, else opmesh.toml in the data folder, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// Answers as JSON; an error as one JSON line on stderr
     #[arg(long, global = true)]
     json: bool,
@@ -132,14 +137,19 @@ fn command() -> clap::Command {
 }
 
 fn execute(cli: Cli) -> ExitCode {
-    let Globals { data_dir, config, json, color, log_format, quiet, verbose } = cli.globals;
+    let Globals { data_dir, config, elsewhere, json, color, log_format, quiet, verbose } = cli.globals;
     let volume = match (quiet, verbose) {
         (true, _) => Volume::Quiet,
         (false, 0) => Volume::Normal,
         (false, times) => Volume::Verbose(times),
     };
     let format = if json { Format::Json } else { Format::Text };
-    let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
+    let remote = match elsewhere.remote() {
+        Ok(remote) => remote,
+        Err(fault) => return error::report(&fault, json),
+    };
+    let given = Given { data_dir, config };
+    let mut context = Context::new(given, remote, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
         let level = logging::command_level(volume, format);
         logging::start(log_format.unwrap_or(LogFormat::Text), color, &level);

@@ -13,6 +13,9 @@ use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 use super::past::History;
 use opmesh_core::permission::Scopes;
 
+use opmesh_core::permission::Scopes;
+
+use super::past::History;
 use super::watch::{Watcher, Watchers};
 use crate::store::Role;
 use crate::transport::Offered;
@@ -68,6 +71,8 @@ pub struct Seat {
     pub owner_at: Option<Position>,
     /// Up to here this session has brought everything.
     pub held: Option<Position>,
+    /// How the last sessions went.
+    pub history: History,
 }
 
 impl Seat {

@@ -55,7 +55,9 @@ pub use seal::SealFault;
 pub use server::{ListenError, Server, http2};
 pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
+pub use tls::{
+    CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, connector, identity_certificate, other_key,
+};
 
 /// Who this instance is: the operator may rename it. A handshake takes it once, at its beginning.
 #[derive(Debug, Clone)]
