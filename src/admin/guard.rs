@@ -83,6 +83,9 @@ const ROLES: &[(&str, Role)] = &[
     ("JoinHub", Role::Security),
     // This instance. A backup holds everything that permissions protect.
     ("RenameKey", Role::Security),
+    ("RotateKey", Role::Security),
+    ("ReplacePeerKey", Role::Security),
+    ("AdoptPeer", Role::Security),
     ("BackupStore", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),

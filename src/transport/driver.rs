@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Peer, Pending, Store, StoreError};
+use crate::store::{Epoch, Learnt, Peer, Pending, Store, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
@@ -30,6 +30,9 @@ use super::sessions::{Registration, Rivalry};
 
 /// A peer that takes nothing for so long is gone, even if it still talks.
 const STUCK_AFTER: Duration = DEAD_AFTER;
+
+/// How many frames about keys a peer may send in a session: one that tells, one that answers.
+const LESSONS: usize = 2;
 
 /// The session of either role.
 #[derive(Debug)]
@@ -99,6 +102,11 @@ pub(super) struct Driver {
     handing_in: Option<Task<Pending>>,
     commits: VecDeque<Pending>,
 
+    /// What the peer said about keys, on its way to the store; nothing more is read before it is there.
+    learning: Option<Task<Result<Option<Message>, StoreError>>>,
+    /// How much of that has come.
+    lessons: usize,
+
     closing: bool,
     finish: Option<Finish>,
     /// Operations that travelled in this session, in frames of either kind.
@@ -112,6 +120,7 @@ enum Event {
     HandedIn(Pending),
     Committed(Result<Result<Committed, Violation>, StoreError>),
     Room(Option<OwnedPermit<Result<Frame, Status>>>),
+    Learnt(Result<Option<Message>, StoreError>),
     Read(Result<Option<Frame>, Status>),
     Changed,
     Tick,
@@ -142,10 +151,20 @@ impl Driver {
             transactions: VecDeque::new(),
             handing_in: None,
             commits: VecDeque::new(),
+            learning: None,
+            lessons: 0,
             closing: false,
             finish: None,
             carried: 0,
         }
+    }
+
+    /// Says this before anything else.
+    pub(super) fn saying(mut self, first: Option<Message>) -> Self {
+        if let Some(message) = first {
+            self.send(message);
+        }
+        self
     }
 
     /// Runs the session to its end. Returns how it ended, what is still to be sent, and the stream.
@@ -180,7 +199,8 @@ impl Driver {
             pending = each(self.handing_in.as_mut()) => Event::HandedIn(pending),
             committed = each(self.commits.front_mut()) => Event::Committed(committed),
             room = self.link.outbound.clone().reserve_owned(), if wants_room => Event::Room(room.ok()),
-            read = self.link.inbound.message() => Event::Read(read),
+            learnt = each(self.learning.as_mut()) => Event::Learnt(learnt),
+            read = self.link.inbound.message(), if self.learning.is_none() => Event::Read(read),
             Ok(()) = self.head.changed(), if is_owner => Event::Changed,
             () = tokio::time::sleep(wait) => Event::Tick,
         }
@@ -207,6 +227,16 @@ impl Driver {
                 self.feed(Input::Committed(done?));
             }
             Event::Room(room) => self.room(room.ok_or_else(link::interrupted)?),
+            Event::Learnt(Err(StoreError::Fenced)) => {
+                self.learning = None;
+                self.fenced();
+            }
+            Event::Learnt(learnt) => {
+                self.learning = None;
+                if let Some(answer) = learnt? {
+                    self.send(answer);
+                }
+            }
             Event::Read(read) => self.received(link::received(self.link.role, read)?)?,
             Event::Changed => self.feed(Input::Changed),
             Event::Tick => self.tick()?,
@@ -228,7 +258,23 @@ impl Driver {
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
-        self.feed(Input::Received(message));
+        match message {
+            Message::Succession(_) | Message::SuccessionKnown(_) => self.learn(message),
+            message => {
+                self.feed(Input::Received(message));
+                Ok(())
+            }
+        }
+    }
+
+    /// What the peer says about keys concerns the store alone, and all that comes after it.
+    fn learn(&mut self, message: Message) -> Result<(), Ending> {
+        self.lessons += 1;
+        if self.lessons > LESSONS {
+            let (message, state) = ("Succession", "told already");
+            return Err(Ending::Finished(Finish::Violation(Violation::OutOfState { message, state })));
+        }
+        self.learning = Some(Box::pin(learn(self.local.clone(), self.peer, message)));
         Ok(())
     }
 
@@ -379,6 +425,27 @@ impl Wish {
     }
 }
 
+/// Stores what a peer says about its keys, or that it knows ours; what to answer.
+async fn learn(local: Arc<Local>, peer: KeyId, message: Message) -> Result<Option<Message>, StoreError> {
+    match message {
+        Message::Succession(said) => {
+            let newest = said.newest();
+            let learnt = local.store.learn_succession(&peer, said).await?;
+            if learnt == Learnt::OtherFirstKey {
+                tracing::warn!("rows of this peer are hashed with another first key than it tells");
+            }
+            Ok((learnt == Learnt::Known).then_some(Message::SuccessionKnown(newest)))
+        }
+        Message::SuccessionKnown(key) => {
+            if local.me().succession().is_some_and(|ours| ours.newest() == key) {
+                local.store.confirm_succession(&peer, key).await?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}
+
 /// How many operations a frame carries.
 fn operations(message: &Message) -> usize {
     match message {
@@ -392,6 +459,8 @@ fn operations(message: &Message) -> usize {
         | Message::Mark(_)
         | Message::Ack(_)
         | Message::Share(_)
+        | Message::Succession(_)
+        | Message::SuccessionKnown(_)
         | Message::Heartbeat
         | Message::End(_) => 0,
     }

@@ -74,7 +74,7 @@ async fn judge(
 ) -> Result<(AcceptorAwaitingConfirm, Accepted), Ending> {
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
     let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
-    let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
+    let is_listed = local.store.is_welcome(claim.key).await?;
     if !is_listed {
         let now = local.clock.monotonic();
         let Ok(wait) = doorman.attempt(peer, address.ip(), claim.token.is_some(), now) else {

@@ -6,10 +6,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opmesh_core::handshake::ChannelKeys;
+use opmesh_core::model::KeyId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::identity::Identity;
 use crate::store::Role;
 use crate::wire::peer_sync_server::{PeerSync, PeerSyncServer};
 use crate::wire::{Frame, MESSAGE_BYTES};
@@ -103,7 +105,7 @@ impl Server {
             sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
         }
         let door = Door {
-            tls: tls::acceptor(&local.me().identity)?,
+            tls: Arc::new(Mutex::new(Certified::new(&local.me().identity)?)),
             local: local.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -128,13 +130,35 @@ impl Server {
 /// What all listeners share.
 #[derive(Clone)]
 struct Door {
-    tls: TlsAcceptor,
+    tls: Arc<Mutex<Certified>>,
     local: Arc<Local>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
+/// TLS with a certificate over one key.
+struct Certified {
+    key: KeyId,
+    acceptor: TlsAcceptor,
+}
+
+impl Certified {
+    fn new(identity: &Identity) -> Result<Self, TlsError> {
+        Ok(Self { key: identity.key_id(), acceptor: tls::acceptor(identity)? })
+    }
+}
+
 impl Door {
+    /// TLS with the key that this instance has now.
+    fn tls(&self) -> Result<TlsAcceptor, TlsError> {
+        let identity = self.local.me().identity;
+        let mut certified = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if certified.key != identity.key_id() {
+            *certified = Certified::new(&identity)?;
+        }
+        Ok(certified.acceptor.clone())
+    }
+
     async fn accept(self, socket: TcpListener, channel: Channel, ready: mpsc::Sender<Connection>) {
         let accepting = async {
             loop {
@@ -192,7 +216,14 @@ impl Door {
                 Connection::plain(gated, ConnectionInfo { gate, keys: ChannelKeys::Plain, address })
             }
             Channel::Tls => {
-                let handshake = self.tls.accept(gated);
+                let acceptor = match self.tls() {
+                    Ok(acceptor) => acceptor,
+                    Err(error) => {
+                        tracing::error!(%error, "no certificate could be made");
+                        return;
+                    }
+                };
+                let handshake = acceptor.accept(gated);
                 let Some(accepted) = self.stop.run_until_cancelled(handshake).await else { return };
                 let stream = match accepted {
                     Ok(stream) => TlsStream::Server(stream),

@@ -92,6 +92,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::TombstoneScope { .. }
         | WireFault::TextOrder { .. }
         | WireFault::Scopes { .. }
+        | WireFault::Succession(_)
         | WireFault::Name(_) => Code::InvalidArgument,
     }
 }

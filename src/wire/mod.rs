@@ -9,6 +9,7 @@ mod encode;
 mod fault;
 mod handshake;
 mod share;
+mod succession;
 
 #[allow(
     warnings,

@@ -24,6 +24,7 @@ mod intake;
 mod intake_real;
 mod intake_store;
 mod life;
+mod rotation;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -6,16 +6,19 @@
 pub enum Capability {
     /// Config, Resources, Write and Written.
     Config,
+    /// Succession and its answer.
+    Succession,
 }
 
 impl Capability {
     /// All of them, ascending by name, as the handshake lists them.
-    pub const ALL: [Self; 1] = [Self::Config];
+    pub const ALL: [Self; 2] = [Self::Config, Self::Succession];
 
     /// The name in the handshake.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
+            Self::Succession => "succession",
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) const OWN: i64 = 1;
 pub(super) const OLDEST: i64 = 1;
 
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
-const SECOND: [&str; 2] = [super::memory::LOG_KEYS, super::forget::FORGETTING];
+const SECOND: [&str; 3] = [super::memory::LOG_KEYS, super::forget::FORGETTING, super::succession::SUCCESSION];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
