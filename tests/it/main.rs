@@ -33,7 +33,7 @@ mod manual;
 mod peer_watch;
 mod proxies;
 mod revocations;
-mod peer_watch;
+mod rotation;
 mod store_contract;
 mod tidy;
 mod vectors;
