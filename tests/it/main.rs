@@ -13,6 +13,7 @@ mod admin;
 mod admin_doors;
 mod audit;
 mod bytes;
+mod canary;
 mod cli;
 mod cli_contract;
 mod cli_ops;
