@@ -179,6 +179,12 @@ calls! {
     create_admin_token(CreateAdminTokenRequest) -> CreatedAdminToken;
     /// Makes it useless.
     revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
+    /// Calls this instance something else.
+    rename_key(RenameKeyRequest) -> Identity;
+    /// Copies the store.
+    backup_store(BackupStoreRequest) -> Backup;
+    /// Deletes what is kept of a host.
+    forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }
@@ -194,6 +200,8 @@ streams! {
     list_parked(ListParkedRequest) -> ParkedOperation;
     /// All peers.
     list_peers(ListPeersRequest) -> Peer;
+    /// How peers stand, and how that changes.
+    watch_peers(WatchPeersRequest) -> PeerEvent;
     /// Tokens that can still be used.
     list_tokens(ListTokensRequest) -> Token;
     /// Tokens of the TCP listener.

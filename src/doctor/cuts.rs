@@ -25,15 +25,15 @@ pub(super) fn cuts(past: &[Past]) -> Check {
         return Check::ok(CheckId::Cuts, Side::Network, seen);
     }
     let lasted = cluster(cut.iter().map(|past| millis(past.lasted)));
-    let sent = cluster(cut.iter().map(|past| past.sent_bytes));
-    let (seen, next) = match (lasted, sent) {
+    let carried = cluster(cut.iter().map(|past| past.sent_bytes.max(past.received_bytes)));
+    let (seen, next) = match (lasted, carried) {
         (Some(ms), _) if Duration::from_millis(ms) >= SHORTEST_TIMEOUT => (
             seen_of(&format!("after about {}", words::span(Duration::from_millis(ms)))),
             "something between closes streams that are long or idle: raise its timeouts for streams (docs/operations.md, \
              behind a proxy); what was sent is kept, and goes on where it was",
         ),
         (_, Some(bytes)) => (
-            seen_of(&format!("after about {} from this side", words::bytes(bytes))),
+            seen_of(&format!("after about {} {}", words::bytes(bytes), direction(&cut))),
             "something between ends streams after so many bytes: lift its limit on the size of a request; what was sent \
              is kept, and goes on where it was",
         ),
@@ -43,6 +43,12 @@ pub(super) fn cuts(past: &[Past]) -> Check {
         ),
     };
     Check::fail(CheckId::Cuts, Side::Network, seen, next)
+}
+
+/// Which way most of it went. What this side sent is known by what its system took, which may be more than arrived.
+fn direction(cut: &[Past]) -> &'static str {
+    let sent = cut.iter().all(|past| past.sent_bytes >= past.received_bytes);
+    if sent { "from this side" } else { "to this side" }
 }
 
 fn broken(past: &[Past]) -> usize {

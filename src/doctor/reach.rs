@@ -163,7 +163,10 @@ fn not_a_hub(subject: &Subject, url: &HubUrl, error: &DialError, answer: &Answer
         (Answer::Tls(shown), Channel::Tls) => return foreign_tls(subject, error, shown),
         (Answer::OnlyTls, Channel::Tls) => (
             Side::Network,
-            format!("it speaks TLS, but not as opmesh does (1.3, X25519MLKEM768, an ed25519 key): {error}"),
+            format!(
+                "TLS ends before the hub: what answers does not speak it as opmesh does (1.3, X25519MLKEM768, an \
+                 ed25519 key): {error}"
+            ),
             SEALED.to_owned(),
         ),
         (Answer::Nothing, _) | (Answer::PlainHttp2, Channel::Plain) => {

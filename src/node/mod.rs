@@ -3,6 +3,7 @@
 //! [`Node`] is what the faces work on. A command without a daemon opens one for a moment; a daemon keeps it open and
 //! starts the network on it. This is the one place that knows how the parts fit.
 
+mod forget;
 mod hear;
 mod init;
 mod live;
@@ -10,9 +11,10 @@ mod lock;
 mod network;
 mod past;
 mod serve_file;
+mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,13 +29,14 @@ use crate::identity::{Identity, IdentityError};
 use crate::limits::Limits;
 use crate::places::Places;
 use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
-use crate::transport::{Doorman, EVENT_QUEUE, Local, SessionEvent, Sessions};
+use crate::transport::{Doorman, EVENT_QUEUE, Local, Me, SessionEvent, Sessions};
 
-pub use init::{InitError, Initialized, init, is_initialized};
+pub use init::{InitError, Initialized, Sources, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
+pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
 /// How long a node that closes waits for its tasks.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -104,8 +107,7 @@ impl Node {
         let process = process_nonce()?;
         let doorman = Doorman::new(config.limits.clone());
         let local = Local {
-            identity,
-            instance,
+            me: RwLock::new(Me { identity: Arc::new(identity), instance }),
             process,
             store,
             clock,
@@ -154,13 +156,20 @@ impl Node {
     }
 
     /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.local.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.inner.local.me().identity
     }
 
     /// What it calls itself.
-    pub fn instance(&self) -> &InstanceId {
-        &self.inner.local.instance
+    pub fn instance(&self) -> InstanceId {
+        self.inner.local.me().instance
+    }
+
+    /// Calls it something else; its peers learn it in their next session.
+    pub async fn rename(&self, instance: InstanceId) -> Result<(), StoreError> {
+        self.store().set_instance(instance.clone()).await?;
+        self.inner.local.rename(instance);
+        Ok(())
     }
 
     /// What it keeps.

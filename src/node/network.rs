@@ -27,6 +27,7 @@ impl Node {
         let server = Server::start(listen, &self.inner.local, &self.inner.tasks, self.stopping()).await?;
         self.run(supervise(self.clone()));
         self.run(tidy(self.clone()));
+        self.run(self.clone().finish_forgetting());
         Ok(server.addresses().to_vec())
     }
 
@@ -116,6 +117,7 @@ impl Dialers {
     }
 
     async fn follow(&mut self, event: &PeerEvent) -> Result<(), StoreError> {
+        self.node.live().touch(&event.key);
         let sessions = &self.node.inner.local.sessions;
         match event.change {
             PeerChange::Shown => return Ok(()),
@@ -142,6 +144,7 @@ impl Dialers {
 
     /// Edits came faster than they were followed: end every session, the ones that still may begin anew.
     async fn everything_changed(&mut self) -> Result<(), StoreError> {
+        self.node.live().touch_all();
         let sessions = &self.node.inner.local.sessions;
         for (key, _) in sessions.live() {
             let peer = self.node.store().peer(&key).await?;

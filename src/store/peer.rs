@@ -261,8 +261,8 @@ impl Refusal {
         (
             Self::InstanceTaken,
             "instance_taken",
-            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else give the new one \
-             another id: a new data directory and `opmesh init --instance-id`",
+            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else call this one something \
+             else, over there: `opmesh key rename`",
         ),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
         (

@@ -74,12 +74,12 @@ pub(super) async fn accept(
                 if !is_logged && local.doorman.noise.may_log(Noise::Handshake) {
                     tracing::warn!(address = %info.address, reason = %ending, "a handshake failed");
                 }
-                let detail = format!("{}: {ending}", info.address.ip());
-                record(&local, ending.event_at_hub(), None, detail).await;
                 if let Ending::Handshake(fault) = &ending {
                     let (at, address) = (local.clock.wall(), info.address.ip());
                     local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
                 }
+                let detail = format!("{}: {ending}", info.address.ip());
+                record(&local, ending.event_at_hub(), None, detail).await;
                 link.close([], &ending).await;
             }
         }
@@ -260,6 +260,7 @@ async fn greet(local: &Local, role: Role, established: &Established) {
         session: established.session,
         instance: established.instance.clone(),
         grants_received: established.grants_received.clone(),
+        accepted: established.accepted.clone(),
     };
     local.tell(peer, role, news).await;
 }

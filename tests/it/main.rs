@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_doors;
+mod attack;
 mod audit;
 mod bytes;
 mod canary;
@@ -26,6 +27,8 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
+mod peer_watch;
 mod revocations;
 mod store_contract;
 mod tidy;

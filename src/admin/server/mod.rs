@@ -4,11 +4,14 @@
 mod admin_tokens;
 mod apply;
 mod audit;
+mod backup;
 mod diagnose;
 mod freshness;
 mod hosts;
+mod identity;
 mod join;
 mod operations;
+mod peer_watch;
 mod peers;
 mod reply;
 mod runs;
@@ -197,6 +200,18 @@ impl Admin for Handlers {
         Ok(stream(&self.node, |node, out| audit::list(node, since, out)))
     }
 
+    async fn rename_key(&self, request: Request<pb::RenameKeyRequest>) -> Answer<pb::Identity> {
+        Ok(Response::new(identity::rename(&self.node, &request.into_inner().instance_id).await?))
+    }
+
+    async fn backup_store(&self, request: Request<pb::BackupStoreRequest>) -> Answer<pb::Backup> {
+        Ok(Response::new(backup::backup(&self.node, request.into_inner().path).await?))
+    }
+
+    async fn forget_host(&self, request: Request<pb::ForgetHostRequest>) -> Answer<pb::ForgottenHost> {
+        Ok(Response::new(hosts::forget(&self.node, &request.into_inner().host).await?))
+    }
+
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {
         Ok(Response::new(audit::verify(&self.node).await?))
     }
@@ -227,5 +242,11 @@ impl Admin for Handlers {
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
         let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
         Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
+    }
+
+    type WatchPeersStream = Lines<pb::PeerEvent>;
+    async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
+        let watcher = peer_watch::follow(&self.node)?;
+        Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
     }
 }

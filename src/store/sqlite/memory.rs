@@ -68,6 +68,12 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
         }
     }
 
+    fn clear(&mut self) {
+        if let Some(entries) = &mut self.entries {
+            entries.clear();
+        }
+    }
+
     fn undo(&mut self) {
         for key in std::mem::take(&mut self.fresh) {
             self.drop_entry(key);
@@ -178,6 +184,17 @@ impl Memory {
         (self.op_ids.reserved, self.flow_ids.reserved) =
             statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
+    }
+
+    /// The owner is gone, and its number may become another's.
+    pub(super) fn forget(&mut self, owner: i64) {
+        self.ids.clear();
+        self.flows.clear();
+        self.groups.clear();
+        self.group_count = 0;
+        self.totals.remove(&owner);
+        self.highest.remove(&owner);
+        self.hashers.remove(&owner);
     }
 
     /// The highest numbers of an owner in the tables: whatever lies above is new, and needs no look-up.

@@ -3,9 +3,11 @@
 pub(super) mod admin_tokens;
 pub(super) mod audit;
 pub(super) mod audit_files;
+pub(super) mod config;
 mod connection;
 mod copy;
 pub(super) mod events;
+pub(super) mod forget;
 pub(super) mod health;
 pub(super) mod lists;
 mod memory;
@@ -18,6 +20,7 @@ mod queue;
 mod reader;
 mod refusals;
 mod replica_row;
+pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
@@ -33,12 +36,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use opmesh_core::model::{InstanceId, KeyId, OwnerHasher, Position, PublicKey};
+use opmesh_core::model::{ConfigModno, InstanceId, KeyId, OwnerHasher, Position, PublicKey};
 use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{AuditVerdict, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{
+    AuditEvent, AuditKind, AuditVerdict, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts,
+};
 use crate::clock::Clock;
 
 use audit_files::AuditFiles;
@@ -78,6 +83,7 @@ pub(super) struct Engine {
     orders: Queue<Order>,
     questions: Mutex<Option<Queue<Question>>>,
     head: watch::Receiver<Position>,
+    config: watch::Receiver<ConfigModno>,
     events: broadcast::Sender<StoreEvent>,
     peers: broadcast::Sender<PeerEvent>,
     stopped: Arc<OnceLock<StoreError>>,
@@ -136,9 +142,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreEr
     }
     let memory = Memory::load(&connection, options.own, options.cache_entries)
         .map_err(|error| connection::unusable(path, error))?;
+    let config_modno = config::modno(&connection).map_err(|error| connection::unusable(path, error))?;
     let files = AuditFiles::open(path, &connection, options.clock.monotonic())?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-    start(path, options.clock, connection, memory, files, readers)
+    start(path, options.clock, connection, (memory, config_modno), files, readers)
         .map_err(|error| connection::unusable(path, error))
 }
 
@@ -152,19 +159,21 @@ fn start(
     path: &Path,
     clock: Clock,
     connection: Connection,
-    memory: Memory,
+    (memory, config_modno): (Memory, ConfigModno),
     files: AuditFiles,
     readers: Vec<Connection>,
 ) -> std::io::Result<Engine> {
     let (orders, consumer) = queue::bounded(WRITER_QUEUE);
     let (questions, asked) = queue::bounded(READER_QUEUE);
     let (head_sender, head) = watch::channel(memory.head);
+    let (config_sender, config) = watch::channel(config_modno);
     let (events, _) = broadcast::channel(EVENTS);
     let (peers, _) = broadcast::channel(PEER_EVENTS);
     let stopped = Arc::new(OnceLock::new());
     let notes = Arc::new(Mutex::new(Notes::default()));
     let outlets = Outlets {
         head: head_sender,
+        config: config_sender,
         events: events.clone(),
         peers: peers.clone(),
         stopped: Arc::clone(&stopped),
@@ -189,6 +198,7 @@ fn start(
         orders,
         questions: Mutex::new(Some(questions)),
         head,
+        config,
         events,
         peers,
         stopped,
@@ -269,6 +279,11 @@ impl Engine {
         hasher.map_or_else(HashedRows::default, |hasher| rows::hash_rows(hasher, transaction))
     }
 
+    /// The owner's rows are gone, and so is how they were hashed.
+    pub(super) fn drop_hasher(&self, owner: &KeyId) {
+        self.hashers.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
     /// Why there is no answer.
     pub(super) fn gone(&self) -> StoreError {
         self.stopped.get().cloned().unwrap_or(StoreError::Closed)
@@ -289,6 +304,12 @@ impl Engine {
 
     pub(super) fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    pub(super) fn config_modno(&self) -> watch::Receiver<ConfigModno> {
+        let mut config = self.config.clone();
+        config.mark_unchanged();
+        config
     }
 
     /// Where listeners subscribe: within a job, so that no transaction that is under way escapes them.
@@ -353,8 +374,19 @@ fn facts(connection: &Connection, path: PathBuf) -> Result<StoreFacts, StoreErro
     })
 }
 
-/// What this instance calls itself.
+/// What this instance calls itself; a change of it is audited.
 pub(super) fn set_instance(tx: &mut Tx<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    let old: Option<String> = tx
+        .connection
+        .prepare_cached("SELECT instance FROM meta WHERE one = 1")?
+        .query_row([], |row| row.get(0))?;
+    if old.as_deref() == Some(instance.as_str()) {
+        return Ok(());
+    }
+    if let Some(old) = old {
+        let detail = format!("{old} is now {instance}");
+        audit::write(tx, &AuditEvent { event: AuditKind::OwnInstanceRenamed, peer: None, detail })?;
+    }
     tx.connection
         .prepare_cached("UPDATE meta SET instance = ?1 WHERE one = 1")?
         .execute([instance.as_str()])?;

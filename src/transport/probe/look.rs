@@ -61,8 +61,8 @@ pub struct Shown {
 
 /// Finds out what answers there; takes some seconds at most.
 pub async fn look(url: &HubUrl, addresses: &[SocketAddr]) -> Answer {
-    if let Some(shown) = shown_tls(url, addresses).await {
-        return Answer::Tls(shown);
+    if let Some(answer) = shown_tls(url, addresses).await {
+        return answer;
     }
     let spoken = said(addresses, HTTP2_OPENING).await;
     match judge(&spoken) {
@@ -108,7 +108,8 @@ fn judge(answer: &[u8]) -> Answer {
     Answer::Other(String::from_utf8_lossy(first_line).chars().take(60).flat_map(char::escape_debug).collect())
 }
 
-async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Shown> {
+/// What TLS shows; none when it is not TLS that answers.
+async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Answer> {
     let verifier = Arc::new(Curious::default());
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -119,13 +120,16 @@ async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Shown> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = ServerName::try_from(url.host.clone()).ok()?;
     let shaking_hands = async {
-        let socket = connect(addresses).await.ok()?;
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.ok()
+        let socket = connect(addresses).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await
     };
-    let stream = tokio::time::timeout(PATIENCE, shaking_hands).await.ok()??;
+    let stream = match tokio::time::timeout(PATIENCE, shaking_hands).await.ok()? {
+        Ok(stream) => stream,
+        Err(error) => return said_no(&error).then_some(Answer::OnlyTls),
+    };
     let state = stream.get_ref().1;
     let certificate = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Some(Shown {
+    Some(Answer::Tls(Shown {
         version: match state.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
@@ -133,7 +137,13 @@ async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Shown> {
         },
         alpn: String::from_utf8_lossy(state.alpn_protocol().unwrap_or_default()).into_owned(),
         key: certificate.and_then(|certificate| tls::key_of(&certificate).ok()).map(|key| key.key_id()),
-    })
+    }))
+}
+
+/// Whether the other side refused in the language of TLS.
+fn said_no(error: &std::io::Error) -> bool {
+    let fault = error.get_ref().and_then(|source| source.downcast_ref());
+    matches!(fault, Some(rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_)))
 }
 
 /// Takes every certificate and remembers it: nothing is said over a connection that was made with it.

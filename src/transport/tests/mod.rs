@@ -11,7 +11,7 @@ mod spans;
 mod stalled;
 mod together;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Server, SessionEvent, SessionNews, Sessions,
+    dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -68,7 +69,7 @@ impl Instance {
 
     /// The same instance in a new process, once the store of the old one is closed.
     fn reopened(self, seed: u8, limits: Limits) -> Self {
-        let own = self.local.identity.public_key();
+        let own = Identity::from_seed(&[seed; 32]).public_key();
         let options = OpenOptions { own, clock: Clock::system(), cache_entries: 100 };
         let store = Store::open(&self.folder.path().join("opmesh.db"), options).unwrap();
         Self::around(seed, store, self.folder, Clock::system(), limits)
@@ -78,8 +79,10 @@ impl Instance {
         let identity = Identity::from_seed(&[seed; 32]);
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
-            identity,
-            instance: format!("host-{seed}").parse().unwrap(),
+            me: RwLock::new(Me {
+                identity: Arc::new(identity),
+                instance: format!("host-{seed}").parse().unwrap(),
+            }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
             clock,
@@ -116,7 +119,7 @@ impl Instance {
     }
 
     fn key(&self) -> KeyId {
-        self.local.identity.key_id()
+        self.local.me().identity.key_id()
     }
 
     fn url(&self) -> &HubUrl {
@@ -224,7 +227,7 @@ impl Instance {
 /// A host that the hub lets in, and that dials it.
 async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
     let host = Instance::new(seed);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), grants).await;
     host
 }

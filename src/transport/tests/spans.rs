@@ -32,7 +32,7 @@ async fn every_line_of_a_session_names_its_peer_and_its_session_once() {
     tracing::callsite::rebuild_interest_cache();
     let hub = Instance::hub(1, "127.0.0.1:0").await;
     let mut host = Instance::new(2);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), "READ_OPERATIONS:*").await;
     host.hears_proof_of(hub.key(), 0).await;
     drop(guard);

@@ -93,9 +93,9 @@ impl Nginx {
         Self::start("", "return 200 'hello';")
     }
 
-    /// Ends TLS with a certificate of its own and passes gRPC on to a hub by TLS.
-    pub(crate) fn ending_tls(hub: &str) -> Self {
-        Self::start("ssl http2", &format!("grpc_pass grpcs://{hub};"))
+    /// Ends TLS of these versions with a certificate of its own, and passes gRPC on to a hub by TLS.
+    pub(crate) fn ending_tls(hub: &str, versions: &str) -> Self {
+        Self::start(&format!("ssl http2; ssl_protocols {versions}"), &format!("grpc_pass grpcs://{hub};"))
     }
 
     fn start(listen: &str, location: &str) -> Self {

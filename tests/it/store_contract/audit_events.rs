@@ -65,6 +65,22 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::AdminRefused | AuditKind::AdminRefusalsRepeated => {
             "callers_that_may_not_are_recorded_and_counted"
         }
+        AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
+            "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
+        }
+        AuditKind::SharedReposTaken | AuditKind::SharedRepoRefused => {
+            "shared_repositories_are_taken_refused_one_by_one_and_audited_once"
+        }
+        AuditKind::SharedReposWithdrawn => "what_a_peer_shared_and_the_plans_on_it_outlive_the_peer",
+        AuditKind::StoreBackedUp | AuditKind::StoreRestored => {
+            "a_backup_is_refused_over_a_file_and_a_restore_without_its_key_or_with_another"
+        }
+        AuditKind::OwnInstanceRenamed => {
+            "a_renamed_instance_is_learnt_in_the_next_session_and_both_sides_note_it"
+        }
+        AuditKind::HostForgetBegun | AuditKind::HostForgotten => {
+            "a_forgotten_host_leaves_nothing_and_its_numbers_are_never_given_out_again"
+        }
     }
 }
 
