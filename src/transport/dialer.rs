@@ -109,12 +109,49 @@ async fn attempt(local: &Arc<Local>, peer: &Peer, way: &mut Way, stop: &Cancella
             return Next::WhenTold;
         }
     };
+    let channel = target.url.channel;
     let outcome = session::dial(local, target, way.pace, stop.clone()).await;
+    if let Some(next) = peer.keys.next.filter(|next| may_be(&outcome.ending, channel, &next.key_id()))
+        && took_over(local, peer, next.key_id(), &mut way.urls, stop).await
+    {
+        return Next::After(Duration::ZERO);
+    }
     way.learn(&outcome);
     let random = getrandom::u32().unwrap_or(u32::MAX);
     let wait = way.backoff.wait(random);
     tracing::debug!(peer = %peer.key, wait_ms = wait.as_millis(), "the hub will be dialled again");
     Next::After(wait)
+}
+
+/// Whether a hub that was not found under its key may have taken the one that it announced. Without TLS it shows no key
+/// to whoever means another.
+fn may_be(ending: &Ending, channel: Channel, next: &KeyId) -> bool {
+    ending.other_key() == Some(*next) || (channel != Channel::Tls && matches!(ending, Ending::TurnedAway(_)))
+}
+
+/// Meets the hub under the key that it announced, and files its entry under that one. This task ends with the old
+/// entry; the node begins another for the new one.
+async fn took_over(
+    local: &Arc<Local>,
+    peer: &Peer,
+    next: KeyId,
+    urls: &mut Rotation,
+    stop: &CancellationToken,
+) -> bool {
+    urls.stay();
+    let Ok(target) = target(local, peer, urls) else { return false };
+    let target = Target { hub: next, ..target };
+    if let Err(ending) = session::meet(local, &target, stop).await {
+        tracing::warn!(peer = %peer.key, reason = %ending, "the hub was not met under the key that it announced");
+        return false;
+    }
+    match local.store.take_announced(&peer.key).await {
+        Ok(moved) => moved.is_some(),
+        Err(error) => {
+            tracing::warn!(peer = %peer.key, %error, "the hub's new key could not be stored");
+            false
+        }
+    }
 }
 
 /// What the attempts so far have taught about the way to the hub.
