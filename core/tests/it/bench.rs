@@ -193,11 +193,15 @@ pub struct OwnerBench {
 
 impl OwnerBench {
     pub fn new() -> Self {
+        Self::with(Pace::Full)
+    }
+
+    pub fn with(pace: Pace) -> Self {
         let config = OwnerConfig {
             granted: GRANTED.parse().unwrap(),
             accepted: "*".parse().unwrap(),
             process: ProcessNonce::new(1).unwrap(),
-            pace: Pace::Full,
+            pace,
         };
         Self {
             owner: Owner::new(config, Duration::ZERO),

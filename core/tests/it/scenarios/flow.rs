@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use opmesh_core::model::Position;
 use opmesh_core::protocol::EndReason;
 use opmesh_core::protocol::limits::{CREDIT_WINDOW, MANIFESTS_IN_FLIGHT};
 use opmesh_core::replica::{DiffProgress, Transaction};
-use opmesh_core::session::{Finish, Input};
+use opmesh_core::session::{Finish, Input, Pace};
 
+use crate::bench::{OwnerBench, ack, verdict};
 use crate::world::Step;
 
 use super::*;
@@ -194,4 +196,16 @@ fn a_diff_starts_its_changes_where_it_began_not_where_it_ended() {
     }
     assert_eq!(cursors[0], start);
     settle(&mut world);
+}
+
+#[test]
+fn an_owner_whose_streams_are_cut_keeps_few_frames_on_their_way() {
+    let ops = |bench: &OwnerBench| bench.sent.iter().filter(|sent| matches!(sent, Message::Ops(_))).count();
+    let mut bench = OwnerBench::with(Pace::Careful);
+    bench.input(Input::Tick);
+    bench.hear(verdict(Proposal::Resume { cursor: Position::ZERO }, Position::ZERO));
+    assert_eq!(ops(&bench), 4, "the hub's credit is 8");
+    bench.hear(ack(9, 1, None));
+    assert_eq!(ops(&bench), 5);
+    assert!(ops(&OwnerBench::streaming()) >= 5, "otherwise the credit decides");
 }
