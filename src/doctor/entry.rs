@@ -1,6 +1,6 @@
 //! What this instance itself knows of a peer: its entry, its grants, its last refusal, its session. Pure.
 
-use opmesh_core::model::{KeyId, UnixMs};
+use opmesh_core::model::{KeyId, Modno, UnixMs};
 use opmesh_core::permission::{Grants, View};
 
 use super::check::{Check, CheckId, READ, Side};
@@ -195,21 +195,36 @@ pub(super) fn client_standing(peer: &Peer) -> Check {
     Check::ok(id, Side::Here, format!("{} operations lie here, {doing}", replica.set.count()))
 }
 
-/// How the session stands in the daemon; without one nothing is known.
-pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, is_daemon: bool, now: UnixMs) -> Check {
+/// Peers with whom nothing is the matter.
+pub(super) fn all_well(names: &[String]) -> Check {
+    let seen = match names.len() {
+        0 => "no other peer is listed".to_owned(),
+        1..=NAMED => format!("all is well with {}", words::list(names)),
+        count => format!("all is well with {count} peers"),
+    };
+    Check::ok(CheckId::Entry, Side::Here, seen)
+}
+
+/// Healthy peers that are named; more are counted.
+const NAMED: usize = 8;
+
+/// How the session stands in the daemon, whose own log's head is given; without one nothing is known.
+pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, daemon: Option<Modno>, now: UnixMs) -> Check {
     let id = CheckId::Connection;
     let seen_last = peer.last_seen.map_or_else(
         || "it was never connected".to_owned(),
         |seen| format!("it was last seen {}", words::ago(seen, now)),
     );
-    if !is_daemon {
+    let Some(head) = daemon else {
         let seen = format!("no daemon runs here that would be connected; {seen_last}");
         return Check::warning(id, Side::Here, seen, "start `opmesh serve`, best by the service manager");
-    }
+    };
     let why = if seat.reason.is_empty() { String::new() } else { format!(": {}", seat.reason) };
     match seat.standing {
         Standing::Live => Check::ok(id, Side::Here, "connected, nothing is missing"),
-        Standing::CatchingUp => Check::ok(id, Side::Here, "connected, catching up"),
+        Standing::CatchingUp => {
+            Check::ok(id, Side::Here, format!("connected, catching up{}", lag(peer, role, seat, head)))
+        }
         Standing::IdentityConflict => {
             let next = match role {
                 Role::KnownHost => {
@@ -234,5 +249,17 @@ pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, is_daemon: bool, 
             };
             Check::warning(id, Side::Network, format!("not connected, {seen_last}{why}"), next)
         }
+    }
+}
+
+/// How much a hub of ours lacks, in words to be appended.
+fn lag(peer: &Peer, role: Role, seat: &Seat, head: Modno) -> String {
+    let acked = seat.acked.or(peer.progress.map(|progress| progress.acked));
+    match (role, acked) {
+        (Role::KnownHost, Some(acked)) => {
+            format!(", {} changes behind", head.get().saturating_sub(acked.modno.get()))
+        }
+        (Role::KnownHost, None) => format!(", {} changes behind", head.get()),
+        (Role::AuthorizedClient, _) => String::new(),
     }
 }

@@ -98,8 +98,9 @@ pub async fn examine(node: &Node, patient: Patient, report: Report) -> Result<()
     }
 }
 
-/// All peers: of each what is not as it should be, else one line.
+/// All peers: of each what is not as it should be, and one line for all others together.
 async fn in_short(node: &Node, report: &Report) -> Result<(), StoreError> {
+    let mut well = Vec::new();
     for peer in node.store().peers().await? {
         let (collect, mut collected) = Report::new();
         let looking = async {
@@ -109,17 +110,23 @@ async fn in_short(node: &Node, report: &Report) -> Result<(), StoreError> {
         let mut faults = Vec::new();
         let reading = async {
             while let Some(check) = collected.recv().await {
-                faults.extend(Some(check).filter(|check| check.state > State::Ok));
+                faults.extend(Some(check).filter(|check| is_worth_a_line(&peer, check)));
             }
         };
         tokio::join!(looking, reading);
         if faults.is_empty() {
-            let name = &peer.name;
-            faults.push(Check::ok(CheckId::Entry, Side::Here, format!("all is well with {name}")));
+            well.push(peer.name.clone());
         }
         report.all(&peer.name, faults).await;
     }
+    report.say(entry::all_well(&well)).await;
     Ok(())
+}
+
+/// A host that is not connected is asleep or away: looked at by itself that is worth a line, among all others it is not.
+fn is_worth_a_line(peer: &Peer, check: &Check) -> bool {
+    let is_away = check.id == CheckId::Connection && check.state == State::Warning && !peer.roles.known_host;
+    check.state > State::Ok && !is_away
 }
 
 /// One peer, in each role that it has.
@@ -167,5 +174,6 @@ fn session(node: &Node, peer: &Peer, role: Role) -> [Check; 2] {
     } else {
         Check::skipped(CheckId::Cuts, Side::Network, "no daemon runs here that would know how sessions went")
     };
-    [cuts, entry::connection(peer, role, &seat, is_daemon, node.clock().wall())]
+    let head = node.store().head().borrow().modno;
+    [cuts, entry::connection(peer, role, &seat, is_daemon.then_some(head), node.clock().wall())]
 }
