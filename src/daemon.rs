@@ -144,6 +144,7 @@ async fn begin(node: &Node, options: &ServeOptions) -> Result<ServeFile, Failure
         admin_socket: path.display().to_string(),
         admin_listen: admin.as_ref().map(|listener| listener.address().to_string()),
     };
+    node.store().note_started(env!("CARGO_PKG_VERSION")).await?;
     node.set_serving(serving.clone());
     socket.serve(node);
     if let Some(listener) = admin {

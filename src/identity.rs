@@ -27,6 +27,9 @@ const MAX_FILE_BYTES: u64 = 4096;
 const FILE_FORBIDDEN: u32 = 0o177;
 /// Directories: nothing for group and others.
 const DIR_FORBIDDEN: u32 = 0o077;
+/// Directories that keys are brought from: nothing to write for group and others.
+const DIR_WRITABLE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
 /// RFC 8410: version 0, id-Ed25519, and an octet string in an octet string; the 32 bytes of the seed follow.
@@ -132,6 +135,10 @@ impl Identity {
     /// Reads the key file, and refuses it when anybody else could have read or replaced it.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
         check_directory(parent(path))?;
+        Self::read(path)
+    }
+
+    fn read(path: &Path) -> Result<Self, IdentityError> {
         let file = open(path)?;
         check_file(path, &file)?;
         let mut text = Zeroizing::new(String::new());
@@ -143,6 +150,13 @@ impl Identity {
         let der = unwrap_pem(&text).ok_or_else(|| malformed(path))?;
         let signing = SigningKey::from_pkcs8_der(&der).map_err(|_| malformed(path))?;
         Ok(Self { signing })
+    }
+
+    /// Reads a key file that was brought here, from a folder that need not be private: nobody else can read the file,
+    /// or put another in its place.
+    pub fn import(path: &Path) -> Result<Self, IdentityError> {
+        check_not_replaceable(parent(path))?;
+        Self::read(path)
     }
 
     /// Writes the key to a file that does not exist yet; durable when it returns.
@@ -258,6 +272,17 @@ fn check_directory(directory: &Path) -> Result<(), IdentityError> {
     check_access(directory, &metadata, DIR_FORBIDDEN, 0o700)
 }
 
+/// Others may look into the directory, but not put another file in the place of one; the sticky bit sees to that where
+/// they may write.
+fn check_not_replaceable(directory: &Path) -> Result<(), IdentityError> {
+    let metadata = fs::metadata(directory).map_err(failed("inspect", directory))?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & DIR_WRITABLE != 0 && mode & STICKY == 0 {
+        return Err(IdentityError::Mode { path: directory.to_owned(), mode, expected: mode & !DIR_WRITABLE });
+    }
+    Ok(())
+}
+
 fn check_access(
     path: &Path,
     metadata: &fs::Metadata,
@@ -346,6 +371,19 @@ mod tests {
                 assert!(error.to_string().contains("chmod 700"), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_is_brought_from_a_folder_that_others_may_see_and_not_change() {
+        let (folder, path) = folder();
+        Identity::create(&path).unwrap();
+        for (mode, fine) in [(0o755, true), (0o700, true), (0o1777, true), (0o775, false), (0o777, false)] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Identity::import(&path).is_ok(), fine, "{mode:o}");
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Identity::import(&path), Err(IdentityError::Mode { .. })));
     }
 
     #[test]

@@ -147,6 +147,8 @@ calls! {
     add_peer(AddPeerRequest) -> Peer;
     /// Vouches for a peer's key.
     verify_peer(VerifyPeerRequest) -> Peer;
+    /// Vouches for it no longer.
+    unverify_peer(UnverifyPeerRequest) -> Peer;
     /// Replaces a grant.
     grant_peer(GrantPeerRequest) -> Peer;
     /// Takes back a grant, or scopes of it.
@@ -177,6 +179,12 @@ calls! {
     create_admin_token(CreateAdminTokenRequest) -> CreatedAdminToken;
     /// Makes it useless.
     revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
+    /// Calls this instance something else.
+    rename_key(RenameKeyRequest) -> Identity;
+    /// Copies the store.
+    backup_store(BackupStoreRequest) -> Backup;
+    /// Deletes what is kept of a host.
+    forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
 }

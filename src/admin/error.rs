@@ -83,6 +83,8 @@ pub enum Reason {
     Grant,
     /// There is nothing to decide, release or wait for.
     NothingToDo,
+    /// The host is still let in.
+    StillAllowed,
     /// A limit was reached.
     Limit,
     /// The reader of a live list fell behind.
@@ -117,7 +119,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons with their name in JSON, their exit and their gRPC status.
-    pub const ALL: [(Self, &'static str, Exit, Code); 29] = [
+    pub const ALL: [(Self, &'static str, Exit, Code); 30] = [
         (Self::InvalidArgument, "invalid_argument", Exit::Usage, Code::InvalidArgument),
         (Self::NotInitialized, "not_initialized", Exit::Error, Code::FailedPrecondition),
         (Self::UnknownPeer, "unknown_peer", Exit::Error, Code::NotFound),
@@ -132,6 +134,7 @@ impl Reason {
         (Self::Stale, "stale", Exit::Error, Code::Aborted),
         (Self::Grant, "grant", Exit::Usage, Code::InvalidArgument),
         (Self::NothingToDo, "nothing_to_do", Exit::Error, Code::FailedPrecondition),
+        (Self::StillAllowed, "still_allowed", Exit::Error, Code::FailedPrecondition),
         (Self::Limit, "limit", Exit::Error, Code::ResourceExhausted),
         (Self::Lagged, "lagged", Exit::Error, Code::DataLoss),
         (Self::Unauthenticated, "unauthenticated", Exit::Error, Code::Unauthenticated),

@@ -29,6 +29,7 @@ impl From<StoreError> for Failure {
             | StoreError::Unusable { .. }
             | StoreError::DiskFull { .. }
             | StoreError::NotCopied { .. }
+            | StoreError::NotABackup { .. }
             | StoreError::BadValue { .. }
             | StoreError::Engine { .. } => Reason::Store,
         };
@@ -48,6 +49,7 @@ impl From<PeerError> for Failure {
             PeerError::OtherKey { .. } => Reason::OtherIdentity,
             PeerError::Grants(_) => Reason::Grant,
             PeerError::NoSuchToken(_) => Reason::UnknownToken,
+            PeerError::StillAllowed { .. } => Reason::StillAllowed,
             PeerError::NothingToResolve(_) => Reason::NothingToDo,
         };
         Self::new(reason, error)
@@ -130,6 +132,7 @@ impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         match error {
             InitError::Foreign { .. } | InitError::Initialized { .. } => Self::new(Reason::Exists, error),
+            InitError::NoKey { .. } => Self::new(Reason::Identity, error),
             InitError::NoName(_) => Self::new(Reason::InvalidArgument, error),
             InitError::Io { .. } => Self::new(Reason::Io, error),
             InitError::Identity(error) => error.into(),

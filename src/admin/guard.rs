@@ -68,6 +68,7 @@ const ROLES: &[(&str, Role)] = &[
     ("VerifyHosts", Role::Read),
     ("ListParked", Role::Read),
     ("ReleaseHost", Role::Operate),
+    ("ForgetHost", Role::Security),
     // Peers. A name is what later commands mean by it: who may rename may redirect a grant.
     ("ListPeers", Role::Read),
     ("GetPeer", Role::Read),
@@ -90,6 +91,9 @@ const ROLES: &[(&str, Role)] = &[
     ("CreateAdminToken", Role::Security),
     ("ListAdminTokens", Role::Security),
     ("RevokeAdminToken", Role::Security),
+    // This instance. A backup holds everything that permissions protect.
+    ("RenameKey", Role::Security),
+    ("BackupStore", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),
     ("VerifyAudit", Role::Read),

@@ -102,7 +102,7 @@ impl AdminListener {
         let (certificates, key) = if let Some(named) = named {
             read(named)?
         } else {
-            let (certificate, key) = identity_certificate(node.identity())?;
+            let (certificate, key) = identity_certificate(&node.identity())?;
             (vec![certificate], key)
         };
         let tls = tls(certificates, key).map_err(TlsError::from)?;

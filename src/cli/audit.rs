@@ -9,8 +9,9 @@ use crate::admin::{Exit, pb};
 
 /// Security events: who was let in, refused, granted and blocked
 ///
-/// Oldest first. Each record carries a hash of itself and all before it; `--verify` recomputes them and exits 20 when
-/// one does not fit.
+/// Oldest first. Each record carries a hash of itself and all before it; `--verify` recomputes them, looks whether the
+/// log ends where it should, and exits 20 when something does not fit. What the kinds of events mean is in
+/// docs/operations.md.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   opmesh audit
@@ -52,16 +53,30 @@ async fn list(context: &mut Context, since: Option<When>) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// In words what the admin service says.
+fn misfit(fault: &str) -> &'static str {
+    match fault {
+        "end" => "is not where the log ends: records were cut off, or added without this program",
+        "beside" => {
+            "is not what the file beside the database says: records were cut off, or this is an older copy"
+        }
+        _ => "does not fit the ones before it: something was changed, taken out or put in",
+    }
+}
+
 async fn verify(context: &mut Context) -> anyhow::Result<ExitCode> {
     let found = context.client().await?.verify_audit(pb::VerifyAuditRequest {}).await?;
     if context.output.is_json() {
         context.output.object(&found)?;
     } else {
         match found.bad_id {
-            None => context.output.line(format_args!("{} records, all in order", found.count))?,
-            Some(bad) => context
-                .output
-                .line(format_args!("record {bad} of {} does not fit the ones before it", found.count))?,
+            None => {
+                let (count, chain) = (found.count, &found.chain);
+                context
+                    .output
+                    .line(format_args!("{count} records, all in order; the last one's hash is {chain}"))?;
+            }
+            Some(bad) => context.output.line(format_args!("record {bad} {}", misfit(&found.fault)))?,
         }
     }
     Ok(ExitCode::from(if found.equal { Exit::Ok.code() } else { Exit::Found.code() }))

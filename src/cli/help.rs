@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use clap::Command;
 
 /// Every command of the first level, once.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Start here", &["demo", "init", "serve", "status", "doctor"]),
     ("Backups", &["run", "record", "ops", "hosts"]),
     ("Peers", &["pair", "peer", "key", "admin", "audit"]),
+    ("This instance", &["store"]),
     ("About", &["version", "completion", "help"]),
 ];
 

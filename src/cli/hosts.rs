@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::context::Context;
 use super::ops;
-use super::output::Columns;
+use super::output::{Columns, confirmed};
 use super::time;
 use crate::admin::{Exit, pb};
 
@@ -54,6 +54,19 @@ enum Command {
         /// Name, instance id, key ID, or the start of the key ID (8 characters or more)
         host: String,
     },
+    /// Delete everything that is kept of a host: its operations, what was set aside, its history
+    ///
+    /// A host that may still connect would send it all again: remove or block its peer first. There is no way back.
+    #[command(after_help = "Examples:
+  opmesh peer block web-1 && opmesh hosts forget web-1 --yes
+  opmesh hosts forget ed25519.kA9b2c3d --yes --json")]
+    Forget {
+        /// Name, instance id, key ID, or the start of the key ID (8 characters or more)
+        host: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// End the quarantine of a host
     #[command(after_help = "Examples:
   opmesh hosts release web-1")]
@@ -73,6 +86,7 @@ impl Hosts {
             }
             Command::Verify { host, all: _ } => verify(context, host).await,
             Command::Parked { host } => parked(context, host).await,
+            Command::Forget { host, yes } => forget(context, host, yes).await,
             Command::Release { host } => {
                 let host = context.client().await?.release_host(pb::ReleaseHostRequest { host }).await?;
                 context.output.note(format_args!("{} is no longer in quarantine", host.name));
@@ -192,6 +206,29 @@ fn show_verifications(context: &mut Context, found: &[pb::HostVerification]) -> 
         }
     }
     Ok(())
+}
+
+async fn forget(context: &mut Context, host: String, yes: bool) -> anyhow::Result<ExitCode> {
+    let client = context.client().await?;
+    let found = client.get_host(pb::GetHostRequest { host }).await?;
+    let deed = format!(
+        "delete {} operations and {} parked ones of {} ({})",
+        found.count, found.parked, found.name, found.key_id
+    );
+    if !yes && !confirmed(&deed)? {
+        context.output.note("nothing was deleted");
+        return Ok(ExitCode::from(Exit::Error.code()));
+    }
+    let forgotten = client.forget_host(pb::ForgetHostRequest { host: found.key_id }).await?;
+    if context.output.is_json() {
+        context.output.object(&forgotten)?;
+    } else {
+        context.output.line(format_args!(
+            "{} is forgotten: {} operations and {} parked ones are deleted",
+            forgotten.name, forgotten.operations, forgotten.parked
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn parked(context: &mut Context, host: String) -> anyhow::Result<ExitCode> {

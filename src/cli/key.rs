@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use opmesh_core::model::InstanceId;
 use serde::Serialize;
 
 use super::context::Context;
@@ -31,6 +32,16 @@ enum Command {
   opmesh key certificate > hub.pem
   grpcurl -cacert hub.pem -authority opmesh …")]
     Certificate,
+    /// Give this instance another name
+    ///
+    /// The key stays. Each peer learns the name in its next session, and goes on calling this instance as its own
+    /// operator named it. A hub that knows another key by this name refuses the session until one of them is renamed.
+    #[command(after_help = "Examples:
+  opmesh key rename web-2")]
+    Rename {
+        /// The new instance id: 1 to 64 characters without white space
+        name: InstanceId,
+    },
 }
 
 /// Who an instance is; `init` answers the same.
@@ -46,6 +57,12 @@ impl Key {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Certificate => certificate(context),
+            Command::Rename { name } => {
+                let request = pb::RenameKeyRequest { instance_id: name.to_string() };
+                let renamed = context.client().await?.rename_key(request).await?;
+                context.output.note(format_args!("this instance is called {} now", renamed.instance_id));
+                who(context, Who { key_id: renamed.key_id, instance_id: renamed.instance_id })
+            }
             Command::Show => {
                 let status = context.client().await?.status(pb::StatusRequest {}).await?;
                 who(context, Who { key_id: status.key_id, instance_id: status.instance_id })

@@ -25,6 +25,7 @@ mod recorder;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod time;
 mod version;
 
@@ -107,6 +108,7 @@ enum Command {
     Peer(peer::Peer),
     Key(key::Key),
     Admin(admin::Admin),
+    Store(store::Store),
     Audit(audit::Audit),
     Version(version::Version),
     Completion(completion::Completion),
@@ -172,6 +174,7 @@ impl Command {
             Self::Peer(peer) => peer.execute(context).await,
             Self::Key(key) => key.execute(context).await,
             Self::Admin(admin) => admin.execute(context).await,
+            Self::Store(store) => store.execute(context).await,
             Self::Audit(audit) => audit.execute(context).await,
             Self::Version(version) => version.execute(context),
             Self::Completion(completion) => completion.execute(context),

@@ -11,6 +11,8 @@ use comfy_table::{Cell, ContentArrangement, Table, presets};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use crate::admin::{Failure, Reason};
+
 /// Nobody reads stdout any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stdout was closed")]
@@ -314,6 +316,19 @@ fn painted(word: &str, shown: &str) -> String {
 /// One line to stderr. A stderr that is gone leaves nobody to tell.
 pub(crate) fn say(text: impl std::fmt::Display) {
     writeln!(anstream::stderr().lock(), "{text}").unwrap_or_default();
+}
+
+/// Asks where somebody can answer; elsewhere `--yes` is the answer.
+pub(super) fn confirmed(deed: &str) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        let failure =
+            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
+        return Err(failure.hint("add --yes").into());
+    }
+    say(format_args!("{deed}? [y/N]"));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn stdout_fault(fault: io::Error) -> anyhow::Error {

@@ -1,13 +1,12 @@
 //! `opmesh peer`: who may speak with this instance, and what each may do.
 
-use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use super::context::Context;
-use super::output::{Columns, visible};
+use super::output::{Columns, confirmed, visible};
 use super::status;
 use super::time;
-use crate::admin::{Client, Exit, Failure, Reason, pb};
+use crate::admin::{Client, Exit, pb};
 
 /// Peers: who may speak with this instance, and what each may do
 ///
@@ -44,6 +43,13 @@ enum Command {
         /// As `opmesh key show` prints it over there
         #[arg(long, value_name = "K")]
         key_id: String,
+    },
+    /// Vouch for a peer's key no longer; ends its session at once, until it is verified again
+    #[command(after_help = "Examples:
+  opmesh peer unverify web-1")]
+    Unverify {
+        /// Name, instance id, key ID, or the start of the key ID
+        peer: String,
     },
     /// Say what a peer may do with this instance's things; replaces that type
     #[command(after_help = "Types: READ_OPERATIONS READ_CONFIG READ_WRITE_CONFIG RECEIVE_SHARED_REPOS
@@ -183,6 +189,7 @@ impl Peer {
             Command::Verify { peer, key_id } => {
                 client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
             }
+            Command::Unverify { peer } => client.unverify_peer(pb::UnverifyPeerRequest { peer }).await?,
             Command::Grant { peer, grant } => client.grant_peer(pb::GrantPeerRequest { peer, grant }).await?,
             Command::Revoke { peer, grants } => revoke(&client, peer, grants).await?,
             Command::Block { peer, reason } => {
@@ -298,17 +305,4 @@ async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool)
         context.output.object(&removed)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks where somebody can answer; elsewhere `--yes` is the answer.
-fn confirmed(deed: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        let failure =
-            Failure::new(Reason::InvalidArgument, format!("to {deed} needs a yes, and nobody can be asked"));
-        return Err(failure.hint("add --yes").into());
-    }
-    super::output::say(format_args!("{deed}? [y/N]"));
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -11,7 +11,7 @@ use super::lock::{DataLock, LOCK_WAIT, LockError};
 use crate::clock::Clock;
 use crate::identity::{Identity, IdentityError};
 use crate::places::Places;
-use crate::store::{Store, StoreError};
+use crate::store::{AuditEvent, AuditKind, DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
 
 /// What may lie in a folder that becomes a data directory.
 const HARMLESS: [&str; 3] = ["opmesh.toml", "lock", "spool"];
@@ -44,6 +44,14 @@ pub enum InitError {
         /// The system's words.
         source: io::Error,
     },
+    /// A backup holds no key.
+    #[error("{} holds no private key: put the key file of the same instance into {}, or name it with --import-key", backup.display(), path.display())]
+    NoKey {
+        /// The backup.
+        backup: PathBuf,
+        /// The folder.
+        path: PathBuf,
+    },
     /// The key could not be made or read.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -69,17 +77,26 @@ pub fn is_initialized(places: &Places) -> bool {
     places.key().exists() && places.store().exists()
 }
 
+/// What an instance is made from, where it is not made from nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// A key file to be copied instead of drawing a key.
+    pub key: Option<&'a Path>,
+    /// A backup of a store of the same key.
+    pub backup: Option<&'a Path>,
+}
+
 /// Makes an instance. A key that is there without a store is kept: so an interrupted call is completed, and a host
-/// that lost its store begins anew under its old key. `import` names a key file to be copied instead of drawing one.
+/// that lost its store begins anew under its old key. Without a name it takes the backup's, else the machine's.
 pub async fn init(
     places: &Places,
     instance: Option<InstanceId>,
-    import: Option<&Path>,
+    sources: Sources<'_>,
     clock: Clock,
 ) -> Result<Initialized, InitError> {
     let instance = match instance {
-        Some(instance) => instance,
-        None => host_name()?,
+        None if sources.backup.is_none() => Some(host_name()?),
+        given => given,
     };
     let initialized = || InitError::Initialized { path: places.data_dir().to_owned() };
     // Looked at before the lock, too: a running daemon has it.
@@ -91,21 +108,60 @@ pub async fn init(
     if is_initialized(places) {
         return Err(initialized());
     }
-    let identity = match import {
-        Some(from) => {
-            let imported = Identity::load(from)?;
-            imported.store(&places.key())?;
-            imported
-        }
-        None if places.key().exists() => Identity::load(&places.key())?,
-        None => Identity::create(&places.key())?,
+    let (identity, origin) = match sources.key {
+        Some(from) => (Identity::import(from)?, "the key was imported"),
+        None if places.key().exists() => (Identity::load(&places.key())?, "the key was there already"),
+        None => match sources.backup {
+            Some(backup) => {
+                let (backup, path) = (backup.to_owned(), places.data_dir().to_owned());
+                return Err(InitError::NoKey { backup, path });
+            }
+            None => (Identity::generate()?, "the key is new"),
+        },
     };
-    let (path, own) = (places.store(), identity.public_key());
-    let creating = tokio::task::spawn_blocking(move || Store::create(&path, own, clock));
-    let store = creating.await.unwrap_or(Err(StoreError::Closed))?;
+    let store = fill(places, &identity, sources.backup, clock).await?;
+    let instance = match instance.or(store.facts().await?.instance) {
+        Some(instance) => instance,
+        None => host_name()?,
+    };
     store.set_instance(instance.clone()).await?;
+    let detail = format!("{instance}, {}; {origin}", identity.key_id());
+    store.note_audit(AuditEvent { event: AuditKind::Initialized, peer: None, detail }).await?;
     store.close().await;
     Ok(Initialized { key_id: identity.key_id(), instance })
+}
+
+/// The key first, then the store: only both together are an instance. A backup that is not fit leaves neither.
+async fn fill(
+    places: &Places,
+    identity: &Identity,
+    backup: Option<&Path>,
+    clock: Clock,
+) -> Result<Store, InitError> {
+    let (path, own) = (places.store(), identity.public_key());
+    let Some(backup) = backup else {
+        keep(identity, places)?;
+        let creating = tokio::task::spawn_blocking(move || Store::create(&path, own, clock));
+        return Ok(creating.await.unwrap_or(Err(StoreError::Closed))?);
+    };
+    let (backup, to) = (backup.to_owned(), path.clone());
+    let restoring = tokio::task::spawn_blocking(move || Store::restore(&backup, &to, own, clock));
+    let restored = restoring.await.unwrap_or(Err(StoreError::Closed))?;
+    keep(identity, places)?;
+    let opening = tokio::task::spawn_blocking(move || {
+        restored.finish()?;
+        Store::open(&path, OpenOptions { own, clock, cache_entries: DEFAULT_CACHE_ENTRIES })
+    });
+    Ok(opening.await.unwrap_or(Err(StoreError::Closed))?)
+}
+
+/// Writes the key file, unless it is there already: then it must hold this key.
+fn keep(identity: &Identity, places: &Places) -> Result<(), IdentityError> {
+    let path = places.key();
+    match identity.store(&path) {
+        Err(IdentityError::Exists { .. }) if Identity::load(&path)?.key_id() == identity.key_id() => Ok(()),
+        stored => stored,
+    }
 }
 
 /// The machine's name up to its first dot.

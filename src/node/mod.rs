@@ -3,6 +3,7 @@
 //! [`Node`] is what the faces work on. A command without a daemon opens one for a moment; a daemon keeps it open and
 //! starts the network on it. This is the one place that knows how the parts fit.
 
+mod forget;
 mod hear;
 mod init;
 mod live;
@@ -12,7 +13,7 @@ mod past;
 mod serve_file;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -27,9 +28,9 @@ use crate::identity::{Identity, IdentityError};
 use crate::limits::Limits;
 use crate::places::Places;
 use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
-use crate::transport::{Doorman, EVENT_QUEUE, Local, SessionEvent, Sessions};
+use crate::transport::{Doorman, EVENT_QUEUE, Local, Me, SessionEvent, Sessions};
 
-pub use init::{InitError, Initialized, init, is_initialized};
+pub use init::{InitError, Initialized, Sources, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use past::{History, PAST_SESSIONS, Past, PastEnd};
@@ -104,8 +105,7 @@ impl Node {
         let process = process_nonce()?;
         let doorman = Doorman::new(config.limits.clone());
         let local = Local {
-            identity,
-            instance,
+            me: RwLock::new(Me { identity: Arc::new(identity), instance }),
             process,
             store,
             clock,
@@ -134,6 +134,12 @@ impl Node {
         if tokio::time::timeout(DRAIN, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = self.inner.tasks.len(), "tasks were still running when the node closed");
         }
+        // A command's node is no daemon, and says neither that it starts nor that it stops.
+        if self.serving().is_some()
+            && let Err(error) = self.store().note_stopped().await
+        {
+            tracing::warn!(%error, "the end of this daemon could not be written to the audit log");
+        }
         self.store().close().await;
     }
 
@@ -148,13 +154,20 @@ impl Node {
     }
 
     /// Who it is.
-    pub fn identity(&self) -> &Identity {
-        &self.inner.local.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        self.inner.local.me().identity
     }
 
     /// What it calls itself.
-    pub fn instance(&self) -> &InstanceId {
-        &self.inner.local.instance
+    pub fn instance(&self) -> InstanceId {
+        self.inner.local.me().instance
+    }
+
+    /// Calls it something else; its peers learn it in their next session.
+    pub async fn rename(&self, instance: InstanceId) -> Result<(), StoreError> {
+        self.store().set_instance(instance.clone()).await?;
+        self.inner.local.rename(instance);
+        Ok(())
     }
 
     /// What it keeps.

@@ -16,7 +16,7 @@ use super::hear::{hear_own_log, hear_sessions};
 use crate::store::{Peer, PeerChange, PeerEvent, StoreError};
 use crate::transport::{Listen, ListenError, Server, dialer};
 
-/// How often hubs whose pairing never happened are looked for.
+/// How often hubs whose pairing never happened, and tokens that expired, are looked for.
 const TIDY_EVERY: Duration = Duration::from_mins(1);
 
 impl Node {
@@ -27,6 +27,7 @@ impl Node {
         let server = Server::start(listen, &self.inner.local, &self.inner.tasks, self.stopping()).await?;
         self.run(supervise(self.clone()));
         self.run(tidy(self.clone()));
+        self.run(self.clone().finish_forgetting());
         Ok(server.addresses().to_vec())
     }
 
@@ -64,11 +65,14 @@ async fn supervise(node: Node) {
     node.stopping().run_until_cancelled(following).await;
 }
 
-/// Looks for pairings that never happened until the node closes.
+/// Looks for tokens that expired and pairings that never happened until the node closes.
 async fn tidy(node: Node) {
     let mut every = tokio::time::interval(TIDY_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while node.stopping().run_until_cancelled(every.tick()).await.is_some() {
+        if let Err(error) = node.store().note_expired_tokens().await {
+            tracing::error!(%error, "tokens that expired could not be written to the audit log");
+        }
         if let Err(error) = forget_unpaired(&node).await {
             tracing::error!(%error, "pairings that never happened could not be looked for");
         }

@@ -32,14 +32,26 @@ macro_rules! kinds {
 }
 
 kinds! {
+    Initialized "initialized" "the store was made; with where the key came from"
+    Started "started" "a daemon started; says when the one before it ended without a word"
+    Stopped "stopped" "a daemon ended in good order"
+    StoreStopped "store_stopped" "the store of an earlier process stopped because the disk or the file failed; with its reason"
     TokenMade "token_made" "a pairing token was made; with its number, uses and grants"
     TokenCancelled "token_cancelled" "a pairing token was cancelled"
-    ClientPaired "client_paired" "a host used a pairing token and is a client now"
+    TokenExpired "token_expired" "a pairing token expired with uses left"
+    ClientPaired "client_paired" "a host used a pairing token, whose number stands there, and is a client now"
     PairedWithHub "paired_with_hub" "a hub accepted this instance's pairing token"
+    ClientConnected "client_connected" "a client proved its key and its session took over"
+    HubConnected "hub_connected" "a hub proved its key and accepted this instance"
     ClientRefused "client_refused" "a dialer was turned away, with the reason that it is not told"
-    StrangersRefused "strangers_refused" "so many more dialers with keys that are not listed were turned away within a minute"
+    RefusalsRepeated "refusals_repeated" "a listed key was refused, or refused us, so many times more within a minute"
+    HandshakeFailed "handshake_failed" "somebody did not prove a key, or changed what was said; with address and reason"
+    StrangersRefused "strangers_refused" "so many more dialers that are not listed, or proved nothing, were turned away"
+    RefusedByHub "refused_by_hub" "a hub turned this instance away"
+    OtherKeyAnswered "other_key_answered" "another key than the pinned one answered at the address of a hub"
     PeerAdded "peer_added" "a peer was added, or a listed one became a hub of this instance; with the grants given"
     PeerVerified "peer_verified" "an operator vouched for a peer's key"
+    PeerUnverified "peer_unverified" "an operator no longer vouches for a peer's key"
     PeerBlocked "peer_blocked" "an operator blocked a peer"
     PeerUnblocked "peer_unblocked" "an operator lets a blocked peer in again"
     PeerRemoved "peer_removed" "a peer was removed"
@@ -50,12 +62,25 @@ kinds! {
     GrantsChanged "grants_changed" "what a peer may do with this instance's things changed; with the grants it has now"
     AcceptsChanged "accepts_changed" "what is let in from a peer changed; with the scopes"
     InstanceRenamed "instance_renamed" "a peer presented another instance id under the same key"
+    ScopeDenied "scope_denied" "a peer sent an operation outside its view; its session ended and nothing of the frame was stored"
+    IdentityConflict "identity_conflict" "a key was used by two databases or two processes; an operator must decide"
     ConflictAccepted "conflict_accepted" "an operator decided that the database which was refused is the right one"
     ConflictRefused "conflict_refused" "an operator decided that the database which was refused is the wrong one"
     AdminTokenMade "admin_token_made" "a token of the admin listener was made; with its number, label and role"
     AdminTokenRevoked "admin_token_revoked" "a token of the admin listener was revoked"
     AdminRefused "admin_refused" "a call of the admin listener came without a valid token; at most ten records a minute"
+    OwnInstanceRenamed "own_instance_renamed" "this instance has another instance id; its peers learn it in their next session"
+    HostForgetBegun "host_forget_begun" "an operator ordered that everything kept of a host be deleted"
+    HostForgotten "host_forgotten" "everything kept of a host is deleted; with the counts"
+    StoreBackedUp "store_backed_up" "a copy of the whole store was written; with its path"
+    StoreRestored "store_restored" "this store was made from a backup; its pairing tokens are void"
+    IncarnationChanged "incarnation_changed" "a host's log began a new life: it was restored, or started over"
+    OwnerForked "owner_forked" "a host went back behind what lies here; what lay above was parked"
+    OwnRollback "own_rollback" "a hub holds what this instance's own log does not know: it was restored from an older copy"
+    DeletesGuarded "deletes_guarded" "a host deleted so much at once that the guard parked it; one record a frame"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
+    CallerRefused "caller_refused" "a caller of the admin service was refused; with the call and who it was"
+    CallersRefused "callers_refused" "so many more callers of the admin service were refused within a minute"
 }
 
 /// Something that bears on security, to be written down.
@@ -98,9 +123,33 @@ pub enum AuditVerdict {
     },
     /// It is not.
     Broken {
-        /// The first record that does not follow from the one before it.
+        /// The first record that does not fit, or that is missing.
         number: u64,
+        /// What it does not fit.
+        fault: AuditFault,
     },
+}
+
+/// What a record does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditFault {
+    /// The one before it: it was changed, or one was taken out or put in.
+    Chain,
+    /// The end that the store remembers: records were cut off, or added behind its back.
+    End,
+    /// The end that the file beside the database remembers: records were cut off, or this is another copy.
+    Beside,
+}
+
+impl AuditFault {
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::End => "end",
+            Self::Beside => "beside",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -81,6 +81,14 @@ pub enum StoreError {
         /// What the database engine or the operating system said.
         reason: String,
     },
+    /// What should be restored is a database that was copied without its log.
+    #[error("{} lies beside {}, so that what was committed last is missing there; give a file that `opmesh store backup` wrote", log.display(), path.display())]
+    NotABackup {
+        /// The file.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+    },
     /// A stored value breaks a rule of the model: the file was altered from outside or has rotted.
     #[error("a stored {what} is not valid: {reason}; `opmesh hosts verify --all` shows the extent")]
     BadValue {
@@ -213,6 +221,14 @@ pub enum PeerError {
     /// There is no such pairing token.
     #[error("there is no pairing token {0}; see `opmesh pair tokens`")]
     NoSuchToken(u64),
+    /// The host would come back and bring everything with it.
+    #[error(
+        "{name} may still connect, and would send everything again; `opmesh peer remove {name}` or `opmesh peer block {name}` first"
+    )]
+    StillAllowed {
+        /// Its name.
+        name: String,
+    },
     /// The owner has nothing to decide on.
     #[error("{0} presented no superseded incarnation; there is nothing to resolve")]
     NothingToResolve(KeyId),

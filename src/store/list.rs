@@ -244,6 +244,17 @@ pub struct StoreHealth {
     pub newest: UnixMs,
 }
 
+/// What was deleted with an owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What it was called.
+    pub name: String,
+    /// Live operations.
+    pub operations: u64,
+    /// Parked ones.
+    pub parked: u64,
+}
+
 /// The store itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreFacts {

@@ -29,16 +29,15 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, health, lists, own_log, pairing,
-    peer_rows, peers, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log, pairing, peer_rows, peers, restore, session_reads, verify,
 };
 
-pub use audit::{AuditEvent, AuditKind, AuditRecord, AuditVerdict};
+pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
 pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{
-    BadOperation, Change, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor, OpsPage,
-    OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts, StoreHealth,
+    BadOperation, Change, Forgotten, HostCheck, HostRow, MAX_BAD_OPERATIONS, MAX_PAGE_ROWS, OpRow, OpsCursor,
+    OpsPage, OpsQuery, ParkedRow, PlanFacts, RowFault, StoreEvent, StoreFacts, StoreHealth,
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
@@ -101,6 +100,19 @@ impl Future for Pending {
     }
 }
 
+/// A backup that is checked and waits for its name; dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Restoring {
+    prepared: restore::Prepared,
+}
+
+impl Restoring {
+    /// The store is there from now on.
+    pub fn finish(self) -> Result<(), StoreError> {
+        self.prepared.finish()
+    }
+}
+
 /// Life of the store. Opening blocks; the rest is async and never blocks the caller's thread.
 impl Store {
     /// Makes a new store for this identity; an existing file is an error.
@@ -114,15 +126,23 @@ impl Store {
         Ok(Self { engine: Arc::new(sqlite::open(path, &options)?) })
     }
 
+    /// Checks a backup and makes it ready to become the store of this identity; nothing is there before
+    /// [`Restoring::finish`]. Blocks.
+    pub fn restore(from: &Path, to: &Path, own: PublicKey, clock: Clock) -> Result<Restoring, StoreError> {
+        Ok(Restoring { prepared: restore::prepare(from, to, own, clock)? })
+    }
+
     /// Performs what was handed in, then closes; later calls get [`StoreError::Closed`].
     pub async fn close(&self) {
         self.engine.close().await;
     }
 
     /// Writes a copy of everything, as it is at one moment, to a file that does not exist yet. Writers do not wait
-    /// for it.
+    /// for it. The record of it stands in the audit log afterwards, and so not in the copy.
     pub async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
-        self.engine.backup(to).await
+        self.engine.backup(to.clone()).await?;
+        let detail = to.display().to_string();
+        self.note_audit(AuditEvent { event: AuditKind::StoreBackedUp, peer: None, detail }).await
     }
 
     /// The store itself.
@@ -380,6 +400,26 @@ impl Store {
         self.engine.write(Weight::ONE, move |tx| audit_rows::write(tx, &event)).await
     }
 
+    /// Writes that somebody was refused; when it happens often it is counted instead.
+    pub async fn note_refusal(&self, event: AuditEvent) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| events::refused(tx, event)).await
+    }
+
+    /// A daemon of this version starts, or has ended everything.
+    pub async fn note_started(&self, version: &'static str) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| audit_rows::started(tx, version)).await
+    }
+
+    /// See [`Store::note_started`].
+    pub async fn note_stopped(&self) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, |tx| audit_rows::stopped(tx)).await
+    }
+
+    /// Records which tokens have expired since this was called last.
+    pub async fn note_expired_tokens(&self) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, pairing::note_expired_tokens).await
+    }
+
     /// Audit records from `since` on, oldest first, at most [`MAX_PAGE_ROWS`] after number `after`.
     pub async fn audit(&self, since: Option<UnixMs>, after: u64) -> Result<Vec<AuditRecord>, StoreError> {
         self.engine.read(move |connection| audit_rows::list(connection, since, after)).await
@@ -387,7 +427,7 @@ impl Store {
 
     /// Recomputes the chain of audit records.
     pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
-        self.engine.read(audit_rows::verify).await
+        self.engine.verify_audit().await
     }
 }
 
@@ -445,6 +485,24 @@ impl Store {
     pub async fn release(&self, owner: &KeyId) -> Result<(), PeerError> {
         let key = *owner;
         self.engine.write(Weight::ONE, move |tx| peers::release(tx, key)).await
+    }
+
+    /// Deletes everything that is kept of an owner that is not let in any more, a bounded number of rows at a time. Cut
+    /// off, it goes on when it is called again; until it is over, no session of this owner begins.
+    pub async fn forget_host(&self, owner: &KeyId) -> Result<Forgotten, PeerError> {
+        let key = *owner;
+        self.engine.write(Weight::ONE, move |tx| forget::begin(tx, key)).await?;
+        self.engine.drop_hasher(owner);
+        loop {
+            if let Some(forgotten) = self.engine.write(forget::STEP, move |tx| forget::step(tx, key)).await? {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    /// Owners whose forgetting was begun and is not over.
+    pub async fn half_forgotten(&self) -> Result<Vec<KeyId>, StoreError> {
+        self.engine.read(forget::unfinished).await
     }
 
     /// The operator decides about an owner that presented a superseded incarnation.

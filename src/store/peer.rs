@@ -142,6 +142,8 @@ pub enum PeerEdit {
     Rename(String),
     /// An operator vouches for the key, by repeating its key ID.
     Verify(KeyId),
+    /// Nobody vouches for the key any more.
+    Unverify,
     /// Replaces the grant of that type.
     Grant(Grant),
     /// Takes back `TYPE` or `TYPE:SCOPE,…`, each exactly as it was given.
@@ -259,8 +261,8 @@ impl Refusal {
         (
             Self::InstanceTaken,
             "instance_taken",
-            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else give the new one \
-             another id: a new data directory and `opmesh init --instance-id`",
+            "another key has this instance id; `opmesh peer remove` the old one if it is gone, else call this one something \
+             else, over there: `opmesh key rename`",
         ),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
         (

@@ -101,6 +101,8 @@ pub(super) struct Driver {
 
     closing: bool,
     finish: Option<Finish>,
+    /// Operations that travelled in this session, in frames of either kind.
+    carried: usize,
 }
 
 /// What the one `select!` found.
@@ -142,6 +144,7 @@ impl Driver {
             commits: VecDeque::new(),
             closing: false,
             finish: None,
+            carried: 0,
         }
     }
 
@@ -159,6 +162,7 @@ impl Driver {
             }
         };
         self.local.store.note_seen(&self.peer);
+        tracing::debug!(operations = self.carried, "so many operations travelled in this session");
         (ending, self.outgoing, self.link)
     }
 
@@ -220,6 +224,7 @@ impl Driver {
                 return Err(Ending::Rivals);
             }
         }
+        self.carried += operations(&message);
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
@@ -291,6 +296,7 @@ impl Driver {
         if message == Message::Heartbeat && !self.outgoing.is_empty() {
             return;
         }
+        self.carried += operations(&message);
         let frame = wire::encode(message);
         match self.slot.take() {
             Some(slot) if self.outgoing.is_empty() => drop(slot.send(Ok(frame))),
@@ -370,6 +376,24 @@ impl Wish {
                 Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
             })
         })
+    }
+}
+
+/// How many operations a frame carries.
+fn operations(message: &Message) -> usize {
+    match message {
+        Message::Ops(ops) => ops.operations.len(),
+        Message::Answer(answer) => answer.operations.len(),
+        Message::State(_)
+        | Message::Verdict(_)
+        | Message::Matchpoint(_)
+        | Message::Manifest(_)
+        | Message::Need(_)
+        | Message::Mark(_)
+        | Message::Ack(_)
+        | Message::Share(_)
+        | Message::Heartbeat
+        | Message::End(_) => 0,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use opmesh_core::handshake::HandshakeFault;
 use opmesh_core::model::KeyId;
-use opmesh_core::protocol::EndReason;
+use opmesh_core::protocol::{EndReason, Violation};
 use opmesh_core::session::Finish;
 
-use crate::store::{Refusal, StoreError};
+use crate::store::{AuditKind, Refusal, StoreError};
 use crate::wire::WireFault;
 
 use super::address::AddressFault;
@@ -76,6 +76,50 @@ impl Ending {
             Self::Dial(DialError::OtherKey { other, .. }) => Some(other.presented),
             Self::Handshake(HandshakeFault::WrongHub { presented, .. }) => Some(*presented),
             _ => None,
+        }
+    }
+}
+
+// What the audit log says of an end, when it bears on security and the store has not said so already: a key that it
+// did not let in, and a superseded incarnation, were recorded with their effect.
+impl Ending {
+    /// The event on the hub's side, where a stranger may have been at work.
+    pub(super) fn event_at_hub(&self) -> Option<AuditKind> {
+        match self {
+            Self::Wire(_) | Self::Handshake(_) => Some(AuditKind::HandshakeFailed),
+            _ => self.event_in_session(),
+        }
+    }
+
+    /// The event on the dialer's side.
+    pub(super) fn event_at_host(&self) -> Option<AuditKind> {
+        match self {
+            _ if self.other_key().is_some() => Some(AuditKind::OtherKeyAnswered),
+            Self::Handshake(_) => Some(AuditKind::HandshakeFailed),
+            Self::TurnedAway(_) => Some(AuditKind::RefusedByHub),
+            _ => self.event_in_session(),
+        }
+    }
+
+    /// The event after the handshake, on either side.
+    pub(super) const fn event_in_session(&self) -> Option<AuditKind> {
+        match self {
+            Self::Finished(Finish::Violation(Violation::OutsideView { .. })) => Some(AuditKind::ScopeDenied),
+            Self::Rivals => Some(AuditKind::IdentityConflict),
+            Self::Finished(_)
+            | Self::Wire(_)
+            | Self::Handshake(_)
+            | Self::HandshakeTimeout
+            | Self::TooOften
+            | Self::NotReading
+            | Self::Interrupted(_)
+            | Self::Refused(_)
+            | Self::TurnedAway(_)
+            | Self::HubError { .. }
+            | Self::Dial(_)
+            | Self::Address(_)
+            | Self::Store(_)
+            | Self::Randomness => None,
         }
     }
 }

@@ -38,16 +38,17 @@ pub(super) enum Visit {
 
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
 pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo) -> Result<Visit, Ending> {
+    let me = local.me();
     let awaiting_hello = Acceptor::start(AcceptorConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
         capabilities: Capability::names(),
         keys: info.keys.clone(),
         tls_peer: None,
     });
     let hello = wire::hello(link.receive().await?)?;
     let (signing, message) = awaiting_hello.hello(hello, random()?, random()?)?;
-    let (awaiting_proof, challenge) = signing.signed(local.identity.sign(&message));
+    let (awaiting_proof, challenge) = signing.signed(me.identity.sign(&message));
     link.send(challenge.into()).await?;
 
     let proof = wire::proof(link.receive().await?)?;
@@ -132,9 +133,10 @@ pub(super) async fn greet(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<(DialerSigning, SignRequest), Ending> {
+    let me = local.me();
     let config = DialerConfig {
-        me: local.identity.public_key(),
-        instance: local.instance.clone(),
+        me: me.identity.public_key(),
+        instance: me.instance.clone(),
         capabilities: Capability::names(),
         hub: target.hub,
         grants: target.grants.to_strings(),
@@ -161,7 +163,7 @@ pub(super) async fn prove(
 ) -> Result<(Established, Confirm), Ending> {
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
-    let identity_signature = local.identity.sign(&request.identity);
+    let identity_signature = local.me().identity.sign(&request.identity);
     let (awaiting_accepted, proof) = signing.signed(identity_signature, token_signature);
     link.send(proof.into()).await?;
 

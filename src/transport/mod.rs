@@ -30,6 +30,8 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use opmesh_core::model::{InstanceId, ProcessNonce};
 use tokio::sync::mpsc;
 
@@ -49,13 +51,32 @@ pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
 pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
 
+/// Who this instance is: the operator may rename it. A handshake takes it once, at its beginning.
+#[derive(Debug, Clone)]
+pub struct Me {
+    /// The key.
+    pub identity: Arc<Identity>,
+    /// The label.
+    pub instance: InstanceId,
+}
+
+impl Local {
+    /// Who this instance is at this moment.
+    pub fn me(&self) -> Me {
+        self.me.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is called something else from now on.
+    pub fn rename(&self, instance: InstanceId) {
+        self.me.write().unwrap_or_else(PoisonError::into_inner).instance = instance;
+    }
+}
+
 /// What this instance brings into every session.
 #[derive(Debug)]
 pub struct Local {
-    /// The key.
-    pub identity: Identity,
-    /// The label.
-    pub instance: InstanceId,
+    /// Who it is now.
+    pub me: RwLock<Me>,
     /// This run of the process.
     pub process: ProcessNonce,
     /// Everything that is kept.

@@ -103,7 +103,7 @@ impl Server {
             sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
         }
         let door = Door {
-            tls: tls::acceptor(&local.identity)?,
+            tls: tls::acceptor(&local.me().identity)?,
             local: local.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),

@@ -20,7 +20,7 @@ use tonic::Request;
 use tracing::Instrument as _;
 
 use crate::identity::Identity;
-use crate::store::{Greeting, Role, StoreError};
+use crate::store::{AuditEvent, AuditKind, Greeting, Role, StoreError};
 use crate::wire::peer_sync_client::PeerSyncClient;
 use crate::wire::{self, MESSAGE_BYTES};
 
@@ -78,6 +78,8 @@ pub(super) async fn accept(
                     let (at, address) = (local.clock.wall(), info.address.ip());
                     local.sessions.note_failed(FailedDialer { at, address, fault: fault.clone() });
                 }
+                let detail = format!("{}: {ending}", info.address.ip());
+                record(&local, ending.event_at_hub(), None, detail).await;
                 link.close([], &ending).await;
             }
         }
@@ -121,6 +123,7 @@ async fn run_hub(
             Driver::new(local, peer, machine, link, registration, stop).run(first).await
         }
     };
+    record(local, ending.event_in_session(), Some(peer), ending.to_string()).await;
     link.close(rest, &ending).await;
     part(local, peer, role, info, ending).await;
 }
@@ -133,6 +136,8 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
         let (ending, lasted) = match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
+                let detail = format!("{}: {ending}", target.url);
+                record(local, ending.event_at_host(), Some(hub), detail).await;
                 local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
                 (ending, None)
             }
@@ -203,6 +208,7 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
     let (ending, rest, link) = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    record(local, ending.event_in_session(), Some(hub), ending.to_string()).await;
     link.close(rest, &ending).await;
     info.gate.session_over();
     ending
@@ -256,6 +262,14 @@ async fn greet(local: &Local, role: Role, established: &Established) {
         grants_received: established.grants_received.clone(),
     };
     local.tell(peer, role, news).await;
+}
+
+/// Writes to the audit log how an attempt or a session ended, if that bears on security.
+async fn record(local: &Local, event: Option<AuditKind>, peer: Option<KeyId>, detail: String) {
+    let Some(event) = event else { return };
+    if let Err(error) = local.store.note_refusal(AuditEvent { event, peer, detail }).await {
+        tracing::warn!(%error, "an event could not be written to the audit log");
+    }
 }
 
 /// Makes known how the session ended, unless a newer one has its place already: that one's news count.

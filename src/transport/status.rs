@@ -113,6 +113,7 @@ fn store_status(error: &StoreError) -> Status {
         | StoreError::Unusable { .. }
         | StoreError::DiskFull { .. }
         | StoreError::NotCopied { .. }
+        | StoreError::NotABackup { .. }
         | StoreError::BadValue { .. }
         | StoreError::Engine { .. }
         | StoreError::OldEngine { .. }

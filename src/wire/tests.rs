@@ -445,8 +445,8 @@ fn requests_and_documents_that_are_none_are_refused() {
     use pb::written::Result as Word;
     let written = |result| Body::Written(pb::Written { key: vec![1; 16], result });
     let write = |request| Body::Write(pb::Write { key: vec![1; 16], request: Some(request) });
-    let many = vec![pb::Refused::default(); super::share::REFUSALS + 1];
-    let long = pb::Refused { reason: "x".repeat(super::share::TEXT_BYTES + 1), ..pb::Refused::default() };
+    let many = vec![pb::Refused::default(); share::REFUSALS + 1];
+    let long = pb::Refused { reason: "x".repeat(share::TEXT_BYTES + 1), ..pb::Refused::default() };
     let junk = || b"junk".to_vec();
     let change = |base, document| pb::write::Request::Config(pb::ConfigChange { base, document });
     for (body, said) in [
@@ -470,7 +470,7 @@ fn requests_and_documents_that_are_none_are_refused() {
 
 #[test]
 fn a_refusal_is_shortened_to_what_the_peer_takes() {
-    let reason = "é".repeat(super::share::TEXT_BYTES);
+    let reason = "é".repeat(share::TEXT_BYTES);
     let refused = Refused { rule: "r".to_owned(), object: String::new(), reason };
     let written = Written { key: WriteKey([1; 16]), outcome: Outcome::Refused(refused) };
     let Message::Share(Share::Written(read)) =
@@ -479,5 +479,5 @@ fn a_refusal_is_shortened_to_what_the_peer_takes() {
         panic!("a Written was sent")
     };
     let Outcome::Refused(refused) = read.outcome else { panic!("it refused") };
-    assert_eq!(refused.reason.len(), super::share::TEXT_BYTES);
+    assert_eq!(refused.reason.len(), share::TEXT_BYTES);
 }

@@ -7,7 +7,7 @@ use opmesh::admin::{Client, Failure, Reached, Reason, pb, reach};
 use opmesh::clock::Clock;
 use opmesh::config::Config;
 use opmesh::daemon::{Daemon, ServeOptions};
-use opmesh::node::{self, DataLock, Node, ServeFile};
+use opmesh::node::{self, DataLock, Node, ServeFile, Sources};
 use opmesh::places::Places;
 use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
@@ -25,7 +25,7 @@ impl Instance {
         let folder = tempfile::tempdir().unwrap();
         let places = Places::within(&folder.path().join("data"));
         let instance = Some(name.parse().unwrap());
-        node::init(&places, instance, None, Clock::system()).await.unwrap();
+        node::init(&places, instance, Sources::default(), Clock::system()).await.unwrap();
         Self { folder, places }
     }
 
@@ -419,11 +419,11 @@ async fn a_data_directory_in_use_or_without_an_instance_is_a_typed_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_keeps_what_is_there_and_refuses_a_folder_with_other_things() {
     let instance = Instance::new("web-1").await;
-    let again = node::init(&instance.places, None, None, Clock::system()).await;
+    let again = node::init(&instance.places, None, Sources::default(), Clock::system()).await;
     assert!(matches!(again, Err(node::InitError::Initialized { .. })));
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("precious.txt"), "x").unwrap();
-    let foreign = node::init(&Places::within(folder.path()), None, None, Clock::system()).await;
+    let foreign = node::init(&Places::within(folder.path()), None, Sources::default(), Clock::system()).await;
     assert!(matches!(foreign, Err(node::InitError::Foreign { .. })));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

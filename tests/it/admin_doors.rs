@@ -52,7 +52,9 @@ impl Doors {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let places = Places::within(&folder.path().join("data"));
-        node::init(&places, Some("hub".parse().unwrap()), None, Clock::system()).await.unwrap();
+        node::init(&places, Some("hub".parse().unwrap()), node::Sources::default(), Clock::system())
+            .await
+            .unwrap();
         let socket = folder.path().join("admin.sock");
         let options = ServeOptions { places, config, listen: Vec::new(), admin_socket: Some(socket.clone()) };
         let daemon = Daemon::start(options, Clock::system()).await.unwrap();
@@ -244,7 +246,7 @@ async fn tls_from(
 
 /// The certificate as `opmesh key certificate` prints it.
 fn own_certificate(doors: &Doors) -> CertificateDer<'static> {
-    let pem = opmesh::transport::certificate_pem(doors.daemon.node().identity()).unwrap();
+    let pem = opmesh::transport::certificate_pem(&doors.daemon.node().identity()).unwrap();
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 

@@ -25,6 +25,7 @@ fn an_added_peer_is_unverified_until_its_key_was_compared() {
     let wrong = lab.run("alpha", &["peer", "verify", "hub", "--key-id", &stranger]);
     assert_eq!(wrong.code, 12, "{}", wrong.stderr);
     assert_eq!(lab.json("alpha", &["peer", "verify", "hub", "--key-id", &key])["verified"], json!(true));
+    assert_eq!(lab.json("alpha", &["peer", "unverify", "hub"])["verified"], json!(false));
 }
 
 #[test]
@@ -92,7 +93,9 @@ fn a_blocked_peer_says_why_and_every_step_is_audited() {
 
     let audit = lab.json("alpha", &["audit"]);
     let records = audit.as_array().unwrap();
-    assert!(records.len() >= 4 && records.iter().all(|record| record["key_id"] == json!(key)), "{audit:#}");
+    assert_eq!(records[0]["event"], json!("initialized"));
+    let about = records[1..].iter().all(|record| record["key_id"] == json!(key));
+    assert!(records.len() >= 5 && about, "{audit:#}");
     assert_eq!(keys(&records[0]).join(" "), "id at_unix_ms event key_id detail chain");
     assert_eq!(lab.json("alpha", &["audit", "--verify"])["equal"], json!(true));
 }

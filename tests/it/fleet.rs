@@ -21,11 +21,16 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A fresh instance after `opmesh init`.
-    pub(crate) fn new(name: &str) -> Self {
+    /// A place for an instance, with nothing in it.
+    pub(crate) fn place(name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("om").tempdir().unwrap();
         let dir = home.path().join(name);
-        let instance = Self { name: name.to_owned(), dir, daemon: None, _home: home };
+        Self { name: name.to_owned(), dir, daemon: None, _home: home }
+    }
+
+    /// A fresh instance after `opmesh init`.
+    pub(crate) fn new(name: &str) -> Self {
+        let instance = Self::place(name);
         instance.ok(&["init", "--instance-id", name]);
         instance
     }

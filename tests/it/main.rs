@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_doors;
+mod audit;
 mod bytes;
 mod cli;
 mod cli_contract;
@@ -24,6 +25,7 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod life;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -2,6 +2,8 @@
 //! damage. No sockets, no sleeps; every store lies in a folder of its own.
 
 mod admission;
+mod audit;
+mod audit_events;
 mod hub;
 mod life;
 mod lists;

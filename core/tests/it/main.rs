@@ -15,6 +15,7 @@ mod misbehaviour;
 mod random;
 mod scenarios;
 mod schedules;
+mod scopes;
 mod seen;
 mod sharing;
 mod world;

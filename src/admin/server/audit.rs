@@ -23,11 +23,19 @@ pub(super) async fn list(node: Node, since: Option<i64>, out: Out<pb::AuditRecor
 
 pub(super) async fn verify(node: &Node) -> Result<pb::AuditVerification, Failure> {
     Ok(match node.store().audit_verify().await? {
-        AuditVerdict::Whole { records, .. } => {
-            pb::AuditVerification { equal: true, count: records, bad_id: None }
-        }
-        AuditVerdict::Broken { number } => {
-            pb::AuditVerification { equal: false, count: number.saturating_sub(1), bad_id: Some(number) }
-        }
+        AuditVerdict::Whole { records, last } => pb::AuditVerification {
+            equal: true,
+            count: records,
+            bad_id: None,
+            fault: String::new(),
+            chain: show::hex(&last),
+        },
+        AuditVerdict::Broken { number, fault } => pb::AuditVerification {
+            equal: false,
+            count: number.saturating_sub(1),
+            bad_id: Some(number),
+            fault: fault.name().to_owned(),
+            chain: String::new(),
+        },
     })
 }

@@ -63,6 +63,18 @@ pub(super) async fn release(node: &Node, name: &str) -> Result<pb::Host, Failure
     one(node, &owner.to_string()).await
 }
 
+/// The deletion is the node's: a caller that leaves does not stop it.
+pub(super) async fn forget(node: &Node, name: &str) -> Result<pb::ForgottenHost, Failure> {
+    let owner = find(node, name).await?;
+    let forgotten = node.forget_host(owner).await?;
+    Ok(pb::ForgottenHost {
+        name: forgotten.name,
+        key_id: owner.to_string(),
+        operations: forgotten.operations,
+        parked: forgotten.parked,
+    })
+}
+
 async fn find(node: &Node, name: &str) -> Result<KeyId, Failure> {
     node.store().find_host(name).await.map_err(unknown_as_host)
 }

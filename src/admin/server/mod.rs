@@ -4,9 +4,11 @@
 mod admin_tokens;
 mod apply;
 mod audit;
+mod backup;
 mod diagnose;
 mod freshness;
 mod hosts;
+mod identity;
 mod join;
 mod operations;
 mod peers;
@@ -130,6 +132,10 @@ impl Admin for Handlers {
         Ok(Response::new(peers::verify(&self.node, request.into_inner()).await?))
     }
 
+    async fn unverify_peer(&self, request: Request<pb::UnverifyPeerRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::unverify(&self.node, request.into_inner()).await?))
+    }
+
     async fn grant_peer(&self, request: Request<pb::GrantPeerRequest>) -> Answer<pb::Peer> {
         Ok(Response::new(peers::grant(&self.node, request.into_inner()).await?))
     }
@@ -191,6 +197,18 @@ impl Admin for Handlers {
     async fn list_audit(&self, request: Request<pb::ListAuditRequest>) -> Answer<Self::ListAuditStream> {
         let since = request.into_inner().since_unix_ms;
         Ok(stream(&self.node, |node, out| audit::list(node, since, out)))
+    }
+
+    async fn rename_key(&self, request: Request<pb::RenameKeyRequest>) -> Answer<pb::Identity> {
+        Ok(Response::new(identity::rename(&self.node, &request.into_inner().instance_id).await?))
+    }
+
+    async fn backup_store(&self, request: Request<pb::BackupStoreRequest>) -> Answer<pb::Backup> {
+        Ok(Response::new(backup::backup(&self.node, request.into_inner().path).await?))
+    }
+
+    async fn forget_host(&self, request: Request<pb::ForgetHostRequest>) -> Answer<pb::ForgottenHost> {
+        Ok(Response::new(hosts::forget(&self.node, &request.into_inner().host).await?))
     }
 
     async fn verify_audit(&self, _: Request<pb::VerifyAuditRequest>) -> Answer<pb::AuditVerification> {

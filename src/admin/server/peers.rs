@@ -46,6 +46,10 @@ pub(super) async fn verify(node: &Node, request: pb::VerifyPeerRequest) -> Resul
     edit(node, &request.peer, PeerEdit::Verify(key_id(&request.key_id)?)).await
 }
 
+pub(super) async fn unverify(node: &Node, request: pb::UnverifyPeerRequest) -> Result<pb::Peer, Failure> {
+    edit(node, &request.peer, PeerEdit::Unverify).await
+}
+
 pub(super) async fn grant(node: &Node, request: pb::GrantPeerRequest) -> Result<pb::Peer, Failure> {
     edit(node, &request.peer, PeerEdit::Grant(request.grant.parse::<Grant>()?)).await
 }

@@ -100,7 +100,7 @@ pub(super) fn audit(record: &AuditRecord) -> pb::AuditRecord {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn create(
         return Err(Failure::new(Reason::Limit, text).hint(hint));
     }
     let expires = node.clock().wall().0.saturating_add(ttl_ms(request.ttl_ms)?);
-    let instance = Some(node.instance().clone());
+    let instance = Some(node.instance());
     let token = PairingToken::random(node.identity().key_id(), instance, UnixMs(expires))?;
     let stored = NewToken {
         public_key: token.public_key(),

@@ -14,8 +14,8 @@ use opmesh_core::model::{FlowId, Incarnation, OpId, OwnerHasher, Position, Publi
 use opmesh_core::replica::Held;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use super::refusals::Refusals;
 use super::schema::OWN;
-use super::strangers::Strangers;
 use super::value::{Columnar as _, stored};
 use crate::store::StoreError;
 
@@ -68,6 +68,12 @@ impl<K: std::hash::Hash + Eq + Copy, V> Cache<K, V> {
         }
     }
 
+    fn clear(&mut self) {
+        if let Some(entries) = &mut self.entries {
+            entries.clear();
+        }
+    }
+
     fn undo(&mut self) {
         for key in std::mem::take(&mut self.fresh) {
             self.drop_entry(key);
@@ -95,7 +101,7 @@ pub(in crate::store) struct Memory {
     /// Whose store it is.
     pub(super) own: PublicKey,
     /// Refused lately.
-    pub(super) strangers: Strangers,
+    pub(super) refusals: Refusals,
 }
 
 impl fmt::Debug for Memory {
@@ -152,7 +158,7 @@ impl Memory {
             head: row.position(2)?,
             incarnation: stored("incarnation", Incarnation::from_i64(row.get(1)?))?,
             own,
-            strangers: Strangers::default(),
+            refusals: Refusals::after(super::audit::lost_count(connection)?),
         })
     }
 
@@ -178,6 +184,17 @@ impl Memory {
         (self.op_ids.reserved, self.flow_ids.reserved) =
             statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(())
+    }
+
+    /// The owner is gone, and its number may become another's.
+    pub(super) fn forget(&mut self, owner: i64) {
+        self.ids.clear();
+        self.flows.clear();
+        self.groups.clear();
+        self.group_count = 0;
+        self.totals.remove(&owner);
+        self.highest.remove(&owner);
+        self.hashers.remove(&owner);
     }
 
     /// The highest numbers of an owner in the tables: whatever lies above is new, and needs no look-up.

@@ -2,8 +2,11 @@
 
 pub(super) mod admin_tokens;
 pub(super) mod audit;
+pub(super) mod audit_files;
 mod connection;
 mod copy;
+pub(super) mod events;
+pub(super) mod forget;
 pub(super) mod health;
 pub(super) mod lists;
 mod memory;
@@ -14,11 +17,12 @@ pub(super) mod peer_rows;
 pub(super) mod peers;
 mod queue;
 mod reader;
+mod refusals;
 mod replica_row;
+pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
-mod strangers;
 mod tx;
 mod upgrade;
 mod value;
@@ -36,9 +40,12 @@ use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::{OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts};
+use super::{
+    AuditEvent, AuditKind, AuditVerdict, OpenOptions, PeerEvent, StoreError, StoreEvent, StoreFacts,
+};
 use crate::clock::Clock;
 
+use audit_files::AuditFiles;
 use memory::Memory;
 use notes::Notes;
 use queue::{Consumer, Queue};
@@ -94,6 +101,7 @@ impl fmt::Debug for Engine {
 /// Makes the file of a new store.
 pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), StoreError> {
     connection::create_file(path)?;
+    audit_files::forget(path).map_err(|error| connection::unusable(path, error))?;
     let connection = connection::writer(path)?;
     let fill = || {
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -132,8 +140,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreEr
     }
     let memory = Memory::load(&connection, options.own, options.cache_entries)
         .map_err(|error| connection::unusable(path, error))?;
+    let files = AuditFiles::open(path, &connection, options.clock.monotonic())?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-    start(path, options.clock, connection, memory, readers).map_err(|error| connection::unusable(path, error))
+    start(path, options.clock, connection, memory, files, readers)
+        .map_err(|error| connection::unusable(path, error))
 }
 
 /// Whose store it is; the same in every schema.
@@ -147,6 +157,7 @@ fn start(
     clock: Clock,
     connection: Connection,
     memory: Memory,
+    files: AuditFiles,
     readers: Vec<Connection>,
 ) -> std::io::Result<Engine> {
     let (orders, consumer) = queue::bounded(WRITER_QUEUE);
@@ -170,6 +181,7 @@ fn start(
         notes: Arc::clone(&notes),
         clock,
         notes_written: clock.monotonic(),
+        files,
     };
     let mut threads = vec![thread("store-writer", move || writer.run())?];
     for connection in readers {
@@ -261,6 +273,11 @@ impl Engine {
         hasher.map_or_else(HashedRows::default, |hasher| rows::hash_rows(hasher, transaction))
     }
 
+    /// The owner's rows are gone, and so is how they were hashed.
+    pub(super) fn drop_hasher(&self, owner: &KeyId) {
+        self.hashers.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
     /// Why there is no answer.
     pub(super) fn gone(&self) -> StoreError {
         self.stopped.get().cloned().unwrap_or(StoreError::Closed)
@@ -305,6 +322,14 @@ impl Engine {
         work(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Recomputes the audit log. The file beside the database is read first: it is never newer than what follows.
+    pub(super) async fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
+        let path = self.path.clone();
+        let reading = tokio::task::spawn_blocking(move || audit_files::read_head(&path));
+        let beside = reading.await.map_err(|_| StoreError::Closed)?;
+        self.read(move |connection| audit::verify(connection, beside.as_ref())).await
+    }
+
     /// Copies the database through a connection of its own, so that readers stay free.
     pub(super) async fn backup(&self, to: PathBuf) -> Result<(), StoreError> {
         if let Some(stopped) = self.stopped.get() {
@@ -337,8 +362,19 @@ fn facts(connection: &Connection, path: PathBuf) -> Result<StoreFacts, StoreErro
     })
 }
 
-/// What this instance calls itself.
+/// What this instance calls itself; a change of it is audited.
 pub(super) fn set_instance(tx: &mut Tx<'_>, instance: &InstanceId) -> Result<(), StoreError> {
+    let old: Option<String> = tx
+        .connection
+        .prepare_cached("SELECT instance FROM meta WHERE one = 1")?
+        .query_row([], |row| row.get(0))?;
+    if old.as_deref() == Some(instance.as_str()) {
+        return Ok(());
+    }
+    if let Some(old) = old {
+        let detail = format!("{old} is now {instance}");
+        audit::write(tx, &AuditEvent { event: AuditKind::OwnInstanceRenamed, peer: None, detail })?;
+    }
     tx.connection
         .prepare_cached("UPDATE meta SET instance = ?1 WHERE one = 1")?
         .execute([instance.as_str()])?;

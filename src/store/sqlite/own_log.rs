@@ -5,10 +5,13 @@ use opmesh_core::model::{
 };
 use rusqlite::params;
 
+use super::audit;
 use super::schema::OWN;
 use super::tx::{NewRow, Tx, missing};
 use super::value::{Columnar as _, stored};
-use crate::store::{AppendError, Appended, Change, Edit, Flow, OnceKey, OwnChange, Refused, StoreError};
+use crate::store::{
+    AppendError, Appended, AuditEvent, AuditKind, Change, Edit, Flow, OnceKey, OwnChange, Refused, StoreError,
+};
 
 /// Performs the changes in order; the job around it makes them one. The error names the first that cannot be.
 pub(in crate::store) fn append(
@@ -49,6 +52,8 @@ pub(in crate::store) fn take_incarnation(
     tx.connection
         .prepare_cached("UPDATE meta SET incarnation = ?1 WHERE one = 1")?
         .execute([label.to_i64()])?;
+    let detail = format!("{} is now {label}", tx.memory.incarnation);
+    audit::write(tx, &AuditEvent { event: AuditKind::OwnRollback, peer: None, detail })?;
     tx.memory.incarnation = label;
     Ok(label)
 }

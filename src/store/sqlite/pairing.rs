@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params};
 use super::audit;
 use super::peer_rows::{self, free_name};
 use super::peers::{blank, fence, note, note_refused, owner, tell};
-use super::strangers;
+use super::refusals::Refused;
 use super::tx::Tx;
 use super::value::{count, counted, stored};
 use crate::store::{
@@ -19,6 +19,11 @@ use crate::store::{
 /// How long a token that can no longer be used is remembered, so that its user is told why.
 const REMEMBER_TOKENS_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 
+/// What schema 2 adds: whether the audit log says already that the token expired.
+pub(super) const TOKEN_EXPIRY: &str = "
+ALTER TABLE tokens ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Decides whether a dialer is let in.
 pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Authorization, StoreError> {
     let decided = match decide(tx, claim)? {
@@ -26,9 +31,10 @@ pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Auth
         Err(refusal) => {
             let key = claim.key.key_id();
             note_refused(tx, key, refusal)?;
-            if is_known(tx, &key)? || may_record_stranger(tx)? {
-                note(tx, AuditKind::ClientRefused, key, format!("{}: {}", claim.instance, refusal.name()))?;
-            }
+            let who = if is_known(tx, &key)? { Refused::Listed(key) } else { Refused::Stranger };
+            let detail = format!("{}: {}", claim.instance, refusal.name());
+            let event = AuditEvent { event: AuditKind::ClientRefused, peer: Some(key), detail };
+            audit::refuse(tx, who, &event)?;
             Authorization::Refused(refusal)
         }
     };
@@ -37,29 +43,6 @@ pub(in crate::store) fn authorize(tx: &mut Tx<'_>, claim: &Claim) -> Result<Auth
 
 fn is_known(tx: &Tx<'_>, key: &KeyId) -> Result<bool, StoreError> {
     Ok(*key == tx.memory.own.key_id() || peer_rows::one(tx.connection, key)?.is_some())
-}
-
-/// Whether a refused stranger gets a record of its own; otherwise it is counted.
-fn may_record_stranger(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-    note_counted_strangers(tx)?;
-    Ok(tx.memory.strangers.refused(tx.now) == strangers::Note::Record)
-}
-
-/// Writes one record for the strangers that were only counted, once their minute is over.
-pub(in crate::store) fn note_counted_strangers(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let counted = tx.memory.strangers.due(tx.now);
-    counted.map_or(Ok(()), |counted| write_counted(tx, counted))
-}
-
-/// As [`note_counted_strangers`], whether their minute is over or not.
-pub(in crate::store) fn note_last_strangers(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let counted = tx.memory.strangers.take();
-    counted.map_or(Ok(()), |counted| write_counted(tx, counted))
-}
-
-fn write_counted(tx: &Tx<'_>, counted: u64) -> Result<(), StoreError> {
-    let detail = format!("{counted} more within a minute, by keys that are not listed");
-    audit::write(tx, &AuditEvent { event: AuditKind::StrangersRefused, peer: None, detail })
 }
 
 fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusal>, StoreError> {
@@ -119,8 +102,8 @@ fn pair(
             Some(_) => Refusal::Unverified,
         }));
     };
-    let grants = match use_token(tx, &token.0)? {
-        Ok(grants) => grants,
+    let token = match use_token(tx, &token.0)? {
+        Ok(token) => token,
         Err(refusal) => return Ok(Err(refusal)),
     };
     let key = claim.key.key_id();
@@ -133,16 +116,16 @@ fn pair(
     peer.roles.authorized_client = true;
     peer.verified = true;
     peer.refused = None;
-    grants.iter().for_each(|grant| peer.given.replace(grant));
+    token.grants.iter().for_each(|grant| peer.given.replace(grant));
     peer_rows::store(tx.connection, &peer, tx.now)?;
     owner(tx, &claim.key, &peer.name)?;
     fence(tx, &key)?;
-    note(tx, AuditKind::ClientPaired, key, peer.name.clone())?;
+    note(tx, AuditKind::ClientPaired, key, format!("{} by token {}", peer.name, token.id))?;
     tell(tx, key, PeerChange::Reachable);
     Ok(Ok(Authorization::Granted { grants: peer.given, accepted: peer.accepts, paired: true }))
 }
 
-fn use_token(tx: &Tx<'_>, public_key: &[u8; 32]) -> Result<Result<Grants, Refusal>, StoreError> {
+fn use_token(tx: &Tx<'_>, public_key: &[u8; 32]) -> Result<Result<Token, Refusal>, StoreError> {
     let mut statement = tx.connection.prepare_cached(
         "SELECT id, grants, label, created_unix_ms, expires_unix_ms, uses_left FROM tokens WHERE public_key = ?1",
     )?;
@@ -159,7 +142,7 @@ fn use_token(tx: &Tx<'_>, public_key: &[u8; 32]) -> Result<Result<Grants, Refusa
     tx.connection
         .prepare_cached("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1")?
         .execute([count(token.id)])?;
-    Ok(Ok(token.grants))
+    Ok(Ok(token))
 }
 
 fn token(row: &Row<'_>) -> Result<Token, StoreError> {
@@ -220,6 +203,20 @@ pub(in crate::store) fn tokens(connection: &Connection, now: UnixMs) -> Result<V
         tokens.push(token(row)?);
     }
     Ok(tokens)
+}
+
+/// Records each token that expired with uses left, once.
+pub(in crate::store) fn note_expired_tokens(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let mut statement = tx.connection.prepare_cached(
+        "UPDATE tokens SET expiry_noted = 1
+         WHERE expires_unix_ms <= ?1 AND uses_left > 0 AND expiry_noted = 0 RETURNING id",
+    )?;
+    let expired = statement.query_map([tx.now.0], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    for id in expired {
+        let detail = format!("token {id}");
+        audit::write(tx, &AuditEvent { event: AuditKind::TokenExpired, peer: None, detail })?;
+    }
+    Ok(())
 }
 
 /// Makes a token useless.

@@ -7,6 +7,8 @@ use opmesh_core::replica;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::audit;
+use super::events;
+use super::forget;
 use super::peer_rows::{self, free_name};
 use super::replica_row;
 use super::rows::{HashedRows, OwnerRows};
@@ -155,6 +157,10 @@ fn edit_one(
             peer.refused = None;
             (PeerChange::Reachable, AuditKind::PeerVerified, peer.name.clone())
         }
+        PeerEdit::Unverify => {
+            peer.verified = false;
+            (PeerChange::Revoked, AuditKind::PeerUnverified, peer.name.clone())
+        }
         PeerEdit::Grant(grant) => {
             peer.given.replace(grant);
             (PeerChange::Grants, AuditKind::GrantsChanged, shown(&peer.given))
@@ -212,8 +218,11 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     let key = greeting.public_key.key_id();
     let Some(mut peer) = peer_rows::one(tx.connection, &key)? else { return Err(StoreError::Fenced) };
     let before = peer.clone();
-    if greeting.role == Role::KnownHost && peer.joining.take().is_some() {
-        note(tx, AuditKind::PairedWithHub, key, greeting.instance.to_string())?;
+    if greeting.role == Role::KnownHost {
+        if peer.joining.take().is_some() {
+            note(tx, AuditKind::PairedWithHub, key, greeting.instance.to_string())?;
+        }
+        note(tx, AuditKind::HubConnected, key, String::new())?;
     }
     peer.public_key = Some(greeting.public_key);
     peer.received = greeting.received;
@@ -281,6 +290,9 @@ pub(in crate::store) fn take_over(
         return Err(StoreError::Fenced);
     }
     let owner = owner(tx, &public_key, &peer.name)?;
+    if forget::is_under_way(tx.connection, owner)? {
+        return Err(StoreError::Fenced);
+    }
     tx.connection
         .prepare_cached(
             "INSERT INTO replicas (owner, epoch, cursor_modno, cursor_chain, newest_modno, newest_chain, trail,
@@ -294,6 +306,7 @@ pub(in crate::store) fn take_over(
         .prepare_cached("SELECT epoch FROM replicas WHERE owner = ?1")?
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
+    note(tx, AuditKind::ClientConnected, key, String::new())?;
     let takeover = Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor };
     Ok((takeover, tx.memory.hasher(owner, tx.connection)?))
 }
@@ -308,11 +321,18 @@ pub(in crate::store) fn submit(
 ) -> Result<replica::Committed, SubmitError> {
     let owner = unfenced(tx, key, epoch)?;
     let now = tx.now;
+    let before = events::before(tx, owner, &transaction)?;
+    let presented = match &transaction {
+        replica::Transaction::State { state, .. } => Some(state.incarnation),
+        _ => None,
+    };
     let mut rows = OwnerRows::with_hashes(tx, owner, hashed)?;
-    replica::apply(&mut rows, transaction, now).map_err(|fault| match fault {
+    let committed = replica::apply(&mut rows, transaction, now).map_err(|fault| match fault {
         replica::Fault::Violation(violation) => SubmitError::Violation(violation),
         replica::Fault::Store(error) => SubmitError::Store(error),
-    })
+    })?;
+    events::committed(tx, *key, before, presented, &committed)?;
+    Ok(committed)
 }
 
 /// The owner's number, if this epoch is the current one and the peer is still let in.

@@ -18,7 +18,13 @@ pub(super) const OWN: i64 = 1;
 pub(super) const OLDEST: i64 = 1;
 
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
-const SECOND: [&str; 2] = [super::memory::LOG_KEYS, super::admin_tokens::TABLE];
+const SECOND: &[&str] = &[
+    super::memory::LOG_KEYS,
+    super::audit::AUDIT_HEAD,
+    super::pairing::TOKEN_EXPIRY,
+    super::admin_tokens::TABLE,
+    super::forget::FORGETTING,
+];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {

@@ -13,13 +13,16 @@ use opmesh_core::protocol::Violation;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, oneshot, watch};
 
+use super::audit;
+use super::audit_files::AuditFiles;
 use super::memory::Memory;
 use super::notes::Notes;
-use super::pairing;
 use super::queue::{Consumer, Waited};
 use super::tx::{Effects, Tx};
 use crate::clock::Clock;
-use crate::store::{AppendError, PeerError, PeerEvent, Refused, StoreError, StoreEvent};
+use crate::store::{
+    AppendError, AuditEvent, AuditKind, PeerError, PeerEvent, Refused, StoreError, StoreEvent,
+};
 
 /// A group ends at the first of these (design §8).
 const GROUP_OPERATIONS: usize = 1024;
@@ -194,6 +197,7 @@ pub(in crate::store) struct Writer {
     pub(in crate::store) notes: Arc<Mutex<Notes>>,
     pub(in crate::store) clock: Clock,
     pub(in crate::store) notes_written: Duration,
+    pub(in crate::store) files: AuditFiles,
 }
 
 /// A group of jobs in one transaction.
@@ -211,7 +215,12 @@ struct Group {
 impl Writer {
     /// Serves until it is closed, or until all callers are gone: then without the courtesies of an orderly end.
     pub(in crate::store) fn run(mut self) {
+        self.record_last_stop();
         loop {
+            let now = self.clock.monotonic();
+            if self.files.is_due(now) {
+                self.files.write_head(&self.connection, now);
+            }
             match self.orders.wait(NOTES_EVERY) {
                 Waited::Item(Order::Perform(job)) => {
                     if self.group(Some(job)) {
@@ -220,7 +229,7 @@ impl Writer {
                 }
                 Waited::Item(Order::Close) => break self.finish(),
                 Waited::Nothing => {
-                    if self.notes_due() || self.memory.strangers.is_due(self.clock.wall()) {
+                    if self.notes_due() || self.memory.refusals.is_due(self.clock.wall()) {
                         self.group(None);
                     }
                 }
@@ -278,7 +287,7 @@ impl Writer {
         if self.notes_due() {
             self.write_notes()?;
         }
-        self.outside_jobs(pairing::note_counted_strangers)?;
+        self.outside_jobs(audit::write_counted)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }
@@ -333,6 +342,7 @@ impl Writer {
         };
         if self.outlets.stopped.set(StoreError::Stopped { reason: reason.clone() }).is_ok() {
             tracing::error!(reason, "the store stopped; nothing more is written");
+            self.files.leave_reason(&reason);
             // Whoever follows the head looks up; `Store::stopped` is one of them.
             self.outlets.head.send_modify(|_| {});
         }
@@ -372,13 +382,26 @@ impl Writer {
     fn tidy_up(&mut self) -> Result<(), StoreError> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         self.write_notes()?;
-        self.outside_jobs(pairing::note_last_strangers)?;
+        self.outside_jobs(audit::write_last_counted)?;
         self.connection.execute(
             "UPDATE meta SET op_ids = ?1, flow_ids = ?2 WHERE one = 1",
             [self.memory.op_ids.used, self.memory.flow_ids.used],
         )?;
         self.connection.execute_batch("COMMIT")?;
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        self.files.write_head(&self.connection, self.clock.monotonic());
         Ok(())
+    }
+
+    /// The process before this one could not write why its store stopped; it left a word.
+    fn record_last_stop(&mut self) {
+        let Some(detail) = self.files.left_reason() else { return };
+        let event = AuditEvent { event: AuditKind::StoreStopped, peer: None, detail };
+        let (task, mut written) =
+            Task::<_, (), StoreError>::new(Weight::ONE, move |tx: &mut Tx<'_>| audit::write(tx, &event));
+        self.group(Some(Box::new(task)));
+        if let Ok(Ok(())) = written.try_recv() {
+            self.files.clear_reason();
+        }
     }
 }

@@ -324,7 +324,7 @@ async fn a_connection_carries_one_sync_stream_and_no_other_method() {
 async fn a_broken_rule_ends_one_session_by_name_and_no_other() {
     let hub = hub().await;
     let mut host = Instance::new(8);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), "READ_OPERATIONS:*").await;
     host.hears_connected(hub.key()).await;
 

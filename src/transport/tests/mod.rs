@@ -1,5 +1,6 @@
 //! Whole instances that talk over loopback, and strangers who do what no instance would.
 
+mod audited;
 mod hostile;
 mod limits;
 mod raw;
@@ -9,7 +10,7 @@ mod spans;
 mod stalled;
 mod together;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Server, SessionEvent, SessionNews, Sessions, dialer,
+    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Server, SessionEvent, SessionNews, Sessions,
+    dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -62,8 +64,10 @@ impl Instance {
         let store = Store::create(&path, identity.public_key(), Clock::system()).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
-            identity,
-            instance: format!("host-{seed}").parse().unwrap(),
+            me: RwLock::new(Me {
+                identity: Arc::new(identity),
+                instance: format!("host-{seed}").parse().unwrap(),
+            }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
             clock,
@@ -100,7 +104,7 @@ impl Instance {
     }
 
     fn key(&self) -> KeyId {
-        self.local.identity.key_id()
+        self.local.me().identity.key_id()
     }
 
     fn url(&self) -> &HubUrl {
@@ -208,7 +212,7 @@ impl Instance {
 /// A host that the hub lets in, and that dials it.
 async fn connected(seed: u8, hub: &Instance, grants: &str) -> Instance {
     let host = Instance::new(seed);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), grants).await;
     host
 }

@@ -56,7 +56,7 @@ async fn proof_in_the_same_session(host: &mut Instance, hub: KeyId, count: u64) 
 async fn a_hub_whose_commits_take_longer_than_a_minute_keeps_its_session_and_is_equal_afterwards() {
     let hub = Instance::with_clock(1, Clock::of_the_runtime()).listening("127.0.0.1:0").await;
     let mut host = Instance::with_clock(2, Clock::of_the_runtime());
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), ALL).await;
     host.hears_proof_of(hub.key(), 0).await;
     let release = stall(&hub).await;

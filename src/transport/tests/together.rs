@@ -20,7 +20,7 @@ async fn operations_arrive_over_tls_before_and_while_connected() {
     let hub = Instance::hub(1, "127.0.0.1:0").await;
     let mut host = Instance::new(2);
     host.record("plan", "before").await;
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), ALL).await;
     host.hears_connected(hub.key()).await;
     hub.has(|rows| rows.len() == 1).await;
@@ -42,7 +42,7 @@ async fn thousands_of_operations_arrive_although_every_connection_breaks_after_6
     let relay = Relay::new(hub.url(), 64 * 1024).await;
     let mut host = Instance::new(2);
     host.record_many(3_000).await;
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), &relay.url, ALL).await;
     let mut broken = 0;
     loop {
@@ -67,7 +67,7 @@ async fn recording_does_not_wait_for_a_hub_that_takes_nothing() {
     let hub = Instance::hub(1, "127.0.0.1:0").await;
     let relay = Relay::new(hub.url(), usize::MAX).await;
     let mut host = Instance::new(2);
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), &relay.url, ALL).await;
     host.hears_connected(hub.key()).await;
     relay.stands_still.send_replace(true);
@@ -153,7 +153,7 @@ async fn a_hub_that_is_not_there_is_unreachable_and_found_when_it_comes() {
     host.dial(key, &url, ALL).await;
     assert!(matches!(host.hears_ending(key).await, Ending::Dial(DialError::Unreachable { .. })));
     let back = Instance::hub(1, &format!("{}:{}", url.host, url.port)).await;
-    back.authorize(&host.local.identity).await;
+    back.authorize(&host.local.me().identity).await;
     host.redial.notify_one();
     host.hears_connected(key).await;
 }
