@@ -29,7 +29,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log, pairing, peer_rows, peers, restore, session_reads, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log,
+    pairing, peer_rows, peers, restore, session_reads, verify,
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
