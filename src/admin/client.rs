@@ -200,6 +200,8 @@ streams! {
     list_parked(ListParkedRequest) -> ParkedOperation;
     /// All peers.
     list_peers(ListPeersRequest) -> Peer;
+    /// How peers stand, and how that changes.
+    watch_peers(WatchPeersRequest) -> PeerEvent;
     /// Tokens that can still be used.
     list_tokens(ListTokensRequest) -> Token;
     /// Tokens of the TCP listener.

@@ -72,6 +72,7 @@ const ROLES: &[(&str, Role)] = &[
     // Peers. A name is what later commands mean by it: who may rename may redirect a grant.
     ("ListPeers", Role::Read),
     ("GetPeer", Role::Read),
+    ("WatchPeers", Role::Read),
     ("AddPeer", Role::Security),
     ("VerifyPeer", Role::Security),
     ("GrantPeer", Role::Security),

@@ -33,6 +33,14 @@ enum Command {
         /// Name, instance id, key ID, or the start of the key ID
         peer: String,
     },
+    /// How peers stand, then how that changes, one JSON line for each
+    ///
+    /// First a line with "event":"snapshot" for each peer and role, then "synced", then "changed" and "removed" as it
+    /// happens. Who reads slowly misses states between, never the last one.
+    #[command(after_help = "Examples:
+  opmesh peer watch
+  opmesh peer watch | jq -r 'select(.peer.state == \"offline\") | .peer.name'")]
+    Watch,
     Add(Add),
     /// Vouch for a peer's key, compared by a person
     #[command(after_help = "Examples:
@@ -179,6 +187,7 @@ impl Peer {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         let client = context.client().await?;
         let peer = match self.command {
+            Command::Watch => return watch(context).await,
             Command::List => return list(context, &client).await,
             Command::Remove { peer, yes } => return remove(context, &client, peer, yes).await,
             Command::Show { peer } => client.get_peer(pb::GetPeerRequest { peer }).await?,
@@ -237,6 +246,14 @@ async fn list(context: &mut Context, client: &Client) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+async fn watch(context: &mut Context) -> anyhow::Result<ExitCode> {
+    let mut events = context.daemon().await?.watch_peers(pb::WatchPeersRequest {}).await?;
+    while let Some(event) = events.next().await? {
+        context.output.json_line(&event)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The states of a peer's roles in one cell.
 fn state(peer: &pb::Peer) -> String {
     let states: Vec<_> = peer.status.iter().map(|status| status.state.replace('_', " ")).collect();
@@ -253,6 +270,7 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let received = peer.grants.as_ref().map(|grants| grants.received.join(" ")).unwrap_or_default();
+    let unmet = peer.grants.as_ref().map(|grants| grants.unmet.join("; ")).unwrap_or_default();
     let why: Vec<_> =
         peer.status.iter().map(|status| status.reason.clone()).filter(|why| !why.is_empty()).collect();
     context.output.fields([
@@ -268,6 +286,7 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         ("channel", peer.channel.clone()),
         ("may do here", status::gives(peer.grants.as_ref())),
         ("lets us", received),
+        ("not met", unmet),
         ("taken in", peer.accepted_scopes.clone()),
         ("last seen", peer.last_seen_unix_ms.map(time::show_ms).unwrap_or_default()),
     ])?;

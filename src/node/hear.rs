@@ -57,8 +57,10 @@ impl Seat {
                     self.standing = Standing::Connecting;
                 }
             }
-            SessionNews::Connected { .. } => {
+            SessionNews::Connected { accepted, .. } => {
                 self.standing = Standing::CatchingUp;
+                (self.owner_at, self.held) = (None, None);
+                self.accepted = Some(accepted);
                 self.reason.clear();
                 self.met = true;
                 self.history.began(now);
@@ -90,17 +92,31 @@ impl Seat {
                 self.acked = Some(self.acked.map_or(position, |acked| acked.later(position)));
                 self.measure(head, now);
             }
-            Report::Applied(committed) => self.applied(&committed),
+            Report::OwnerAt(position) => {
+                self.owner_at = Some(position);
+                self.measure_owner(now);
+            }
+            Report::Applied(committed) => self.applied(&committed, now),
         }
     }
 
     /// At a hub: what a frame of the owner's did.
-    fn applied(&mut self, committed: &Committed) {
+    fn applied(&mut self, committed: &Committed, now: UnixMs) {
         match committed {
-            Committed::Judged { proposal: Proposal::InSync, .. }
-            | Committed::Marked { outcome: Comparison::Equal, .. } => {
+            Committed::Judged { proposal: Proposal::InSync, .. } => {
                 self.standing = Standing::Live;
                 self.equal = true;
+                self.held = self.owner_at;
+            }
+            Committed::Marked { outcome: Comparison::Equal, position, .. } => {
+                self.standing = Standing::Live;
+                self.equal = true;
+                self.held = Some(*position);
+            }
+            Committed::Judged { proposal: Proposal::Resume { cursor }, .. } => {
+                self.standing = Standing::CatchingUp;
+                self.equal = false;
+                self.held = Some(*cursor);
             }
             Committed::Judged { .. } | Committed::Marked { .. } | Committed::Forked { .. } => {
                 self.standing = Standing::CatchingUp;
@@ -111,10 +127,12 @@ impl Seat {
                 self.equal = false;
             }
             Committed::Applied(applied) => {
+                self.held = Some(applied.cursor);
                 self.equal &= applied.stored == 0 && applied.removed == 0 && applied.guarded == 0;
             }
             Committed::Dropped { .. } => {}
         }
+        self.measure_owner(now);
     }
 
     fn end(&mut self, ending: &Ending) {
@@ -147,6 +165,12 @@ impl Seat {
         self.reason = ending.to_string();
     }
 
+    /// The same for an owner: since when something is missing here, as far as it has said.
+    fn measure_owner(&mut self, now: UnixMs) {
+        let lacks = self.owner_at.filter(|at| self.held.is_none_or(|held| held.modno < at.modno));
+        self.behind_since = lacks.and_then(|_| self.behind_since.or(Some(now)));
+    }
+
     /// Notes since when the hub lacks something, or that it lacks nothing.
     fn measure(&mut self, head: Position, now: UnixMs) {
         let has_all = self.acked.is_some_and(|acked| acked.modno >= head.modno);
@@ -158,6 +182,7 @@ impl Seat {
 mod tests {
     use opmesh_core::handshake::HandshakeFault;
     use opmesh_core::model::{Chain, Incarnation, Modno, PublicKey, SetDigest};
+    use opmesh_core::permission::Scopes;
 
     use super::*;
     use crate::transport::{DialError, OtherKey};
@@ -175,6 +200,7 @@ mod tests {
             session: [0; 16],
             instance: "hub".parse().unwrap(),
             grants_received: Vec::new(),
+            accepted: Scopes::everything(),
         }
     }
 
@@ -256,6 +282,28 @@ mod tests {
             assert_eq!(seat.standing, Standing::OtherKey);
             assert!(seat.reason.contains(&presented.to_string()), "{}", seat.reason);
         }
+    }
+
+    #[test]
+    fn an_owner_is_ahead_from_what_it_says_until_that_is_here() {
+        let mut seat = Seat::default();
+        let report = |report| SessionNews::Report(report);
+        let brought = |modno| {
+            let applied =
+                opmesh_core::replica::Applied { cursor: at(modno), stored: 1, removed: 0, guarded: 0 };
+            SessionNews::Report(Report::Applied(Box::new(Committed::Applied(applied))))
+        };
+        told(&mut seat, 0, 100, connected());
+        told(&mut seat, 0, 100, report(Report::OwnerAt(at(500))));
+        told(&mut seat, 0, 200, brought(256));
+        assert_eq!((seat.owner_at, seat.behind_since), (Some(at(500)), Some(UnixMs(100))));
+        told(&mut seat, 0, 300, report(Report::OwnerAt(at(501))));
+        told(&mut seat, 0, 400, brought(501));
+        assert_eq!(seat.behind_since, None);
+        told(&mut seat, 0, 500, report(Report::OwnerAt(at(502))));
+        assert_eq!(seat.behind_since, Some(UnixMs(500)));
+        told(&mut seat, 0, 600, connected());
+        assert_eq!(seat.owner_at, None, "a new session says it anew");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How this process stands with its peers right now: what sessions report, kept in memory.
 //!
-//! What outlives the process (last seen, acknowledged, proved, quarantined) is the store's; `status` shows both.
+//! What outlives the process (last seen, acknowledged, proved, quarantined) is the store's; `status` shows both. Who
+//! follows along is told which peers to look at again ([`super::watch`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,13 @@ use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
+<<<<<<< HEAD
 use super::past::History;
+=======
+use opmesh_core::permission::Scopes;
+
+use super::watch::{Watcher, Watchers};
+>>>>>>> admin
 use crate::store::Role;
 
 /// Where a session with a peer is.
@@ -47,10 +54,19 @@ pub struct Seat {
     pub proved: Option<(Position, SetDigest)>,
     /// An owner's set here was equal when last compared, and nothing was applied since.
     pub equal: bool,
-    /// A hub of ours has lacked something ever since.
+    /// The one of the two that holds a copy has lacked something ever since.
     pub behind_since: Option<UnixMs>,
+<<<<<<< HEAD
     /// How the last sessions went.
     pub history: History,
+=======
+    /// What the hub, whichever of the two that is, said that it takes of the owner's operations.
+    pub accepted: Option<Scopes>,
+    /// The last change of an owner's log, as it last said in this session.
+    pub owner_at: Option<Position>,
+    /// Up to here this session has brought everything.
+    pub held: Option<Position>,
+>>>>>>> admin
 }
 
 impl Seat {
@@ -68,11 +84,12 @@ impl Seat {
 pub struct Live {
     seats: Arc<Mutex<HashMap<(KeyId, Role), Seat>>>,
     changes: watch::Sender<u64>,
+    watchers: Watchers,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { seats: Arc::default(), changes: watch::Sender::new(0) }
+        Self { seats: Arc::default(), changes: watch::Sender::new(0), watchers: Watchers::default() }
     }
 }
 
@@ -85,7 +102,7 @@ impl Live {
     /// Notes something, and wakes whoever waits for changes.
     pub fn update(&self, peer: KeyId, role: Role, note: impl FnOnce(&mut Seat)) {
         note(self.seats().entry((peer, role)).or_default());
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed(&peer);
     }
 
     /// As [`Live::update`], unless nothing is known: the last words of a removed peer's session bring it back to no
@@ -94,18 +111,47 @@ impl Live {
         if let Some(seat) = self.seats().get_mut(&(peer, role)) {
             note(seat);
         }
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed(&peer);
     }
 
     /// The peer was removed: should it be added again, it begins like any other.
     pub(super) fn forget(&self, peer: &KeyId) {
         self.seats().retain(|(seated, _), _| seated != peer);
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed(peer);
     }
 
-    /// Notes something about every peer in this role that was heard of; wakes nobody.
+    /// Notes something about every peer in this role that was heard of; wakes watchers only.
     pub(super) fn update_all(&self, role: Role, note: impl Fn(&mut Seat)) {
-        self.seats().iter_mut().filter(|((_, seated), _)| *seated == role).for_each(|(_, seat)| note(seat));
+        let mut touched = Vec::new();
+        for ((peer, seated), seat) in self.seats().iter_mut() {
+            if *seated == role {
+                note(seat);
+                touched.push(*peer);
+            }
+        }
+        for peer in &touched {
+            self.watchers.touch(peer);
+        }
+    }
+
+    /// What is kept of the peer has changed.
+    pub(super) fn touch(&self, peer: &KeyId) {
+        self.watchers.touch(peer);
+    }
+
+    /// What is kept of many peers may have changed.
+    pub(super) fn touch_all(&self) {
+        self.watchers.touch_all();
+    }
+
+    /// Follows all peers from now on; none when there are too many who do.
+    pub fn watch(&self) -> Option<Watcher> {
+        self.watchers.add()
+    }
+
+    fn changed(&self, peer: &KeyId) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.watchers.touch(peer);
     }
 
     /// Wakes on every change.

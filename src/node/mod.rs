@@ -11,6 +11,7 @@ mod lock;
 mod network;
 mod past;
 mod serve_file;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -35,6 +36,7 @@ pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use past::{History, PAST_SESSIONS, Past, PastEnd};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
+pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
 /// How long a node that closes waits for its tasks.
 pub const DRAIN: Duration = Duration::from_secs(10);

@@ -117,6 +117,7 @@ impl Dialers {
     }
 
     async fn follow(&mut self, event: &PeerEvent) -> Result<(), StoreError> {
+        self.node.live().touch(&event.key);
         let sessions = &self.node.inner.local.sessions;
         match event.change {
             PeerChange::Shown => return Ok(()),
@@ -143,6 +144,7 @@ impl Dialers {
 
     /// Edits came faster than they were followed: end every session, the ones that still may begin anew.
     async fn everything_changed(&mut self) -> Result<(), StoreError> {
+        self.node.live().touch_all();
         let sessions = &self.node.inner.local.sessions;
         for (key, _) in sessions.live() {
             let peer = self.node.store().peer(&key).await?;

@@ -6,6 +6,7 @@
 //! Called by the transport's driver (sessions), the op log's writers, and the faces (lists and edits).
 
 mod audit;
+mod config;
 mod disk;
 mod error;
 mod list;
@@ -34,6 +35,7 @@ use sqlite::{
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
+pub use config::PeerConfig;
 pub use disk::{DISK_FULL_BYTES, DISK_RESERVE_BYTES, Disk};
 pub use error::{AppendError, PeerError, Refused, StoreError};
 pub use list::{

@@ -50,7 +50,7 @@ struct State {
     connections: u32,
     numbers: u64,
     strangers: BTreeMap<u64, Stranger>,
-    known: LruCache<IpAddr, ()>,
+    known: LruCache<IpAddr, Pace>,
     all: Rate,
     accepts: Pace,
     accepts_by_address: Paces<IpAddr>,
@@ -97,8 +97,10 @@ impl Admission {
         }
         let network = network(address);
         let origin = self.origin(address, network, &state);
-        if origin == Origin::New {
-            state.keep_pace(network, now, &self.limits)?;
+        match origin {
+            Origin::New => state.keep_pace(network, now, &self.limits)?,
+            Origin::Known => state.keep_own_pace(network, now, &self.limits)?,
+            Origin::Shared => {}
         }
         let made_room = state.make_room(network, origin, &self.limits);
         let leave = CancellationToken::new();
@@ -141,6 +143,16 @@ impl State {
         }
         self.accepts_by_address.take(network, now);
         self.accepts.take(self.all, now);
+        Ok(())
+    }
+
+    /// An address where a peer has proved itself may come as fast as all new ones together.
+    fn keep_own_pace(&mut self, network: IpAddr, now: Duration, limits: &Limits) -> Result<(), Turned> {
+        let Some(pace) = self.known.get_mut(&network) else { return Ok(()) };
+        if !pace.wait(self.all, now).is_zero() {
+            return Err(Turned::TooFastFromAddress(limits.accepts_per_second));
+        }
+        pace.take(self.all, now);
         Ok(())
     }
 
@@ -199,7 +211,7 @@ impl Admitted {
         if let Some(stranger) = state.strangers.remove(&self.number)
             && stranger.origin != Origin::Shared
         {
-            state.known.put(stranger.network, ());
+            state.known.get_or_insert_mut(stranger.network, Pace::default);
         }
     }
 }
@@ -307,8 +319,11 @@ mod tests {
         admission.admit(address(250), NOW).unwrap().known();
         let flood = (0..=255).map(|n| admission.admit(IpAddr::from([10, 1, 0, n]), NOW));
         assert!(flood.filter(Result::is_err).count() > 100);
-        for _ in 0..200 {
+        for _ in 0..100 {
             assert!(admission.admit(address(250), NOW).is_ok());
+        }
+        assert_eq!(admission.admit(address(250), NOW).unwrap_err(), Turned::TooFastFromAddress(50));
+        for _ in 0..200 {
             assert!(admission.admit("::1".parse().unwrap(), NOW).is_ok());
         }
     }

@@ -360,6 +360,7 @@ impl Driver {
                 | Report::Fork { .. }
                 | Report::CaughtUp(_)
                 | Report::Differs(_)
+                | Report::OwnerAt(_)
                 | Report::Applied(_) => {}
             }
         }

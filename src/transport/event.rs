@@ -1,6 +1,7 @@
 //! What the node hears of sessions, for `status`, logs and metrics.
 
 use opmesh_core::model::{InstanceId, KeyId};
+use opmesh_core::permission::Scopes;
 use opmesh_core::session::Report;
 use tokio::sync::mpsc;
 
@@ -37,6 +38,8 @@ pub enum SessionNews {
         instance: InstanceId,
         /// What it lets us do with its things.
         grants_received: Vec<String>,
+        /// What the hub, whichever of the two that is, takes of the owner's operations.
+        accepted: Scopes,
     },
     /// The session reports progress.
     Report(Report),

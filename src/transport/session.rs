@@ -260,6 +260,7 @@ async fn greet(local: &Local, role: Role, established: &Established) {
         session: established.session,
         instance: established.instance.clone(),
         grants_received: established.grants_received.clone(),
+        accepted: established.accepted.clone(),
     };
     local.tell(peer, role, news).await;
 }

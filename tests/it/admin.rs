@@ -300,7 +300,8 @@ async fn json_of_status_is_the_documented_contract() {
             "given": [
               "READ_OPERATIONS:repo:a,repo:b"
             ],
-            "received": []
+            "received": [],
+            "unmet": []
           },
           "position": null,
           "digest": null,

@@ -1,5 +1,8 @@
 //! Peers through the real program: who is named how, and what each may do.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::cli::{Lab, keys};
@@ -153,4 +156,27 @@ fn joining_without_waiting_pairs_when_the_daemon_reaches_the_hub() {
     crate::cli::eventually("the hub knows the host", || {
         lab.json("hub", &["peer", "list"]).as_array().filter(|peers| peers.len() == 1).map(drop)
     });
+}
+
+#[test]
+fn watching_needs_a_daemon_and_prints_a_line_for_each_change() {
+    let (lab, key) = with_hub();
+    let refused = lab.run("alpha", &["peer", "watch"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (10, ""));
+    let _daemon = lab.serve("alpha", &["--listen", "none"]);
+    let mut watch = lab.command("alpha", &["peer", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = next();
+    assert_eq!(keys(&first), ["event", "peer"]);
+    assert_eq!((&first["event"], &first["peer"]["state"]), (&json!("snapshot"), &json!("unverified")));
+    assert_eq!(next(), json!({"event": "synced", "peer": null}));
+    lab.json("alpha", &["peer", "block", "hub", "--reason", "not ours"]);
+    let blocked = next();
+    assert_eq!((&blocked["event"], &blocked["peer"]["state"]), (&json!("changed"), &json!("blocked")));
+    lab.json("alpha", &["peer", "remove", "hub", "--yes"]);
+    let removed = next();
+    assert_eq!((&removed["event"], &removed["peer"]["key_id"]), (&json!("removed"), &json!(key)));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }

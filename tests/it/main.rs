@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod attack;
 mod admin_doors;
 mod audit;
 mod bytes;
@@ -26,6 +27,7 @@ mod intake;
 mod intake_real;
 mod intake_store;
 mod life;
+mod peer_watch;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -4,6 +4,7 @@
 mod admission;
 mod audit;
 mod audit_events;
+mod config;
 mod hub;
 mod life;
 mod lists;

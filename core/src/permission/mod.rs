@@ -6,11 +6,13 @@
 //! function, [`Scopes::includes`], so that they cannot disagree.
 
 mod grants;
+mod meet;
 mod scopes;
 
 use crate::model::Scope;
 
 pub use grants::{Grant, GrantFault, GrantType, Grants};
+pub use meet::{Giver, Overlap, Said, Side, Unmet, unmet};
 pub use scopes::{MAX_SCOPES_BYTES, ScopeFault, Scopes};
 
 /// What one hub may see of one owner: what the owner grants and the hub accepts.

@@ -189,6 +189,8 @@ pub enum Report {
     },
     /// Both: the sets were compared at this position and differ.
     Differs(Position),
+    /// Hub: the last change of the owner's log, as the owner has just said.
+    OwnerAt(Position),
     /// Hub: something was committed; what it changed.
     Applied(Box<Committed>),
 }

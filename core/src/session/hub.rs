@@ -189,6 +189,7 @@ impl Hub {
                 }
                 self.phase = Phase::Judging;
                 let accepted = self.accepted.clone();
+                out.push(Output::Report(Report::OwnerAt(state.head)));
                 self.commit(UnderWay::State, Transaction::State { state, accepted }, out);
                 Ok(())
             }
@@ -253,6 +254,7 @@ impl Hub {
             }
         };
         self.spend_credit()?;
+        out.push(Output::Report(Report::OwnerAt(ops.as_of)));
         self.commit(UnderWay::Ops { repairs }, Transaction::Ops { ops, stale }, out);
         Ok(())
     }

@@ -150,7 +150,7 @@ fn invalid(fault: impl std::fmt::Display) -> Failure {
     Failure::new(Reason::InvalidArgument, fault)
 }
 
-async fn moment(node: &Node) -> Result<Moment, Failure> {
+pub(super) async fn moment(node: &Node) -> Result<Moment, Failure> {
     Ok(Moment { head: node.store().facts().await?.head, now: node.clock().wall() })
 }
 
@@ -160,6 +160,7 @@ async fn show_one(node: &Node, peer: &Peer) -> Result<pb::Peer, Failure> {
 
 fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
     let roles = status::roles(peer).into_iter().map(|role| status::role_name(role).to_owned());
+    let entries = status::of_peer(node, peer, moment);
     pb::Peer {
         key_id: peer.key.to_string(),
         instance_id: peer.instance.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -170,10 +171,10 @@ fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
         blocked_reason: peer.blocked.clone().unwrap_or_default(),
         urls: peer.dial.urls.clone(),
         channel: channel_name(peer),
-        grants: Some(status::grants(peer)),
+        grants: Some(status::grants_of(peer, &entries)),
         accepted_scopes: peer.accepts.to_string(),
         last_seen_unix_ms: show::ms(peer.last_seen),
-        status: status::of_peer(node, peer, moment),
+        status: entries,
     }
 }
 

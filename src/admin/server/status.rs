@@ -1,6 +1,7 @@
 //! How this instance stands: its log, its store, its daemon, and every peer in every role.
 
 use opmesh_core::model::{Position, UnixMs};
+use opmesh_core::permission::{self, Grant, Grants, Said, Side};
 
 use super::show;
 use crate::admin::error::Failure;
@@ -93,7 +94,7 @@ fn entry(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> pb::PeerStatus
         state: state.to_owned(),
         reason,
         last_seen_unix_ms: show::ms(peer.last_seen),
-        grants: Some(grants(peer)),
+        grants: Some(grants(peer, role, seat)),
         position: held.position.as_ref().map(show::position),
         digest: held.digest,
         count: held.count,
@@ -102,8 +103,38 @@ fn entry(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> pb::PeerStatus
     }
 }
 
-pub(super) fn grants(peer: &Peer) -> pb::Grants {
-    pb::Grants { given: peer.given.to_strings(), received: peer.received.clone() }
+fn grants(peer: &Peer, role: Role, seat: &Seat) -> pb::Grants {
+    let unmet = if was_met(peer, seat) { unmet(peer, role, seat) } else { Vec::new() };
+    pb::Grants { given: peer.given.to_strings(), received: peer.received.clone(), unmet }
+}
+
+/// Where the two sides' grants do not meet, one line each.
+fn unmet(peer: &Peer, role: Role, seat: &Seat) -> Vec<String> {
+    // A type of a newer program is none that could meet one of ours.
+    let known = peer.received.iter().filter_map(|text| text.parse::<Grant>().ok());
+    let received: Grants = known.collect();
+    let (side, accepted) = match role {
+        Role::KnownHost => (Side::Owner, seat.accepted.as_ref()),
+        Role::AuthorizedClient => (Side::Hub, Some(&peer.accepts)),
+    };
+    let said = Said { side, given: &peer.given, received: &received, accepted };
+    permission::unmet(said).iter().map(ToString::to_string).collect()
+}
+
+/// Whether a handshake with this peer was ever completed: before, it has said nothing.
+fn was_met(peer: &Peer, seat: &Seat) -> bool {
+    peer.last_seen.is_some() || seat.met
+}
+
+/// As in the entries of its roles, together.
+pub(super) fn grants_of(peer: &Peer, entries: &[pb::PeerStatus]) -> pb::Grants {
+    let mut unmet: Vec<String> = Vec::new();
+    for line in entries.iter().filter_map(|entry| entry.grants.as_ref()).flat_map(|grants| &grants.unmet) {
+        if !unmet.contains(line) {
+            unmet.push(line.clone());
+        }
+    }
+    pb::Grants { given: peer.given.to_strings(), received: peer.received.clone(), unmet }
 }
 
 /// The first that applies: what an operator must decide comes before what the network does.
@@ -170,10 +201,10 @@ struct Held {
 }
 
 fn held(peer: &Peer, role: Role, seat: &Seat, moment: Moment) -> Held {
-    let met = peer.last_seen.is_some() || seat.met;
+    let met = was_met(peer, seat);
     match role {
         Role::KnownHost => hub_held(peer, seat, moment, met),
-        Role::AuthorizedClient => owner_held(peer, seat, met),
+        Role::AuthorizedClient => owner_held(peer, seat, moment, met),
     }
 }
 
@@ -185,7 +216,7 @@ fn hub_held(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Held {
     let behind = acked
         .map_or(moment.head.modno.get(), |acked| moment.head.modno.get().saturating_sub(acked.modno.get()));
     let since = seat.behind_since.or(peer.last_seen).filter(|_| behind > 0);
-    let ms = since.map_or(0, |since| i64::try_from(moment.now.since(since)).unwrap_or(i64::MAX));
+    let ms = age_ms(since, moment.now);
     Held {
         position: acked,
         digest: proved.map(|(_, set)| show::digest(&set)),
@@ -195,22 +226,34 @@ fn hub_held(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Held {
     }
 }
 
+/// How long something has been missing; 0 when nothing is.
+fn age_ms(since: Option<UnixMs>, now: UnixMs) -> i64 {
+    since.map_or(0, |since| i64::try_from(now.since(since)).unwrap_or(i64::MAX))
+}
+
 /// Only a hub that is connected can say that it still holds what it once proved to hold.
 fn is_live(peer: &Peer, seat: &Seat) -> bool {
     seat.standing == Standing::Live && peer.verified && peer.blocked.is_none()
 }
 
-/// An owner: the rows that lie here. What it has not sent yet only it knows.
-fn owner_held(peer: &Peer, seat: &Seat, met: bool) -> Held {
+/// An owner: the rows that lie here. How far it is ahead is what it last said; once it has gone, only it knows.
+fn owner_held(peer: &Peer, seat: &Seat, moment: Moment, met: bool) -> Held {
     let Some(replica) = peer.replica else {
         return Held { in_sync: met.then_some(false), ..Held::default() };
     };
     let equal = is_live(peer, seat) && seat.equal;
+    let connected = matches!(seat.standing, Standing::CatchingUp | Standing::Live);
+    let ahead = seat.owner_at.filter(|_| connected && met);
+    let lag = ahead.map(|at| {
+        let operations = at.modno.get().saturating_sub(replica.cursor.modno.get());
+        let since = seat.behind_since.filter(|_| operations > 0);
+        pb::Lag { operations, ms: age_ms(since, moment.now) }
+    });
     Held {
         position: Some(replica.cursor),
         digest: Some(show::digest(&replica.set)),
         count: Some(replica.set.count()),
-        lag: (met && equal).then_some(pb::Lag { operations: 0, ms: 0 }),
+        lag: if met && equal { Some(pb::Lag { operations: 0, ms: 0 }) } else { lag },
         in_sync: met.then_some(equal),
     }
 }
@@ -304,6 +347,47 @@ mod tests {
         let live = Seat { standing: Standing::Live, ..Seat::default() };
         let equal = entry(&seen, Role::KnownHost, &live, moment);
         assert_eq!((equal.lag, equal.in_sync), (Some(pb::Lag { operations: 0, ms: 0 }), Some(true)));
+    }
+
+    #[test]
+    fn an_owners_lag_is_what_it_last_said_while_it_is_connected() {
+        let moment = Moment { head: at(0), now: UnixMs(1000) };
+        let owner = Peer { last_seen: Some(UnixMs(400)), replica: Some(facts()), ..peer() };
+        let seat = |standing| Seat {
+            standing,
+            owner_at: Some(at(8)),
+            behind_since: Some(UnixMs(700)),
+            ..Seat::default()
+        };
+        let lag = |standing| entry(&owner, Role::AuthorizedClient, &seat(standing), moment).lag;
+        assert_eq!(lag(Standing::CatchingUp), Some(pb::Lag { operations: 5, ms: 300 }));
+        assert_eq!(lag(Standing::Live), Some(pb::Lag { operations: 5, ms: 300 }));
+        assert_eq!(lag(Standing::Offline), None);
+        let equal = Seat { equal: true, ..seat(Standing::Live) };
+        let entry = entry(&owner, Role::AuthorizedClient, &equal, moment);
+        assert_eq!(entry.lag, Some(pb::Lag { operations: 0, ms: 0 }));
+    }
+
+    #[test]
+    fn where_grants_do_not_meet_is_said_once_both_sides_have_spoken() {
+        let moment = Moment { head: at(0), now: UnixMs(1000) };
+        let unmet = |peer: &Peer, role, seat: &Seat| entry(peer, role, seat, moment).grants.unwrap().unmet;
+        let narrow = Peer {
+            accepts: "plan:x".parse().unwrap(),
+            received: vec!["READ_OPERATIONS:repo:y".into(), "SOMETHING_NEW:*".into()],
+            ..peer()
+        };
+        let client = Role::AuthorizedClient;
+        assert_eq!(unmet(&narrow, client, &Seat::default()), Vec::<String>::new());
+        let met = Seat { met: true, accepted: Some("repo:z".parse().unwrap()), ..Seat::default() };
+        assert_eq!(
+            unmet(&narrow, client, &met),
+            ["READ_OPERATIONS: it grants repo:y, we accept plan:x; only what is in both is sent"]
+        );
+        assert_eq!(
+            unmet(&narrow, Role::KnownHost, &met),
+            ["READ_OPERATIONS: we grant *, it accepts repo:z; only what is in both is sent"]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(super) mod admin_tokens;
 pub(super) mod audit;
 pub(super) mod audit_files;
+pub(super) mod config;
 mod connection;
 mod copy;
 pub(super) mod events;
@@ -35,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use opmesh_core::model::{InstanceId, KeyId, OwnerHasher, Position, PublicKey};
+use opmesh_core::model::{ConfigModno, InstanceId, KeyId, OwnerHasher, Position, PublicKey};
 use opmesh_core::replica::Transaction;
 use rusqlite::{Connection, params};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -82,6 +83,7 @@ pub(super) struct Engine {
     orders: Queue<Order>,
     questions: Mutex<Option<Queue<Question>>>,
     head: watch::Receiver<Position>,
+    config: watch::Receiver<ConfigModno>,
     events: broadcast::Sender<StoreEvent>,
     peers: broadcast::Sender<PeerEvent>,
     stopped: Arc<OnceLock<StoreError>>,
@@ -140,9 +142,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreEr
     }
     let memory = Memory::load(&connection, options.own, options.cache_entries)
         .map_err(|error| connection::unusable(path, error))?;
+    let config_modno = config::modno(&connection).map_err(|error| connection::unusable(path, error))?;
     let files = AuditFiles::open(path, &connection, options.clock.monotonic())?;
     let readers = (0..READERS).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-    start(path, options.clock, connection, memory, files, readers)
+    start(path, options.clock, connection, (memory, config_modno), files, readers)
         .map_err(|error| connection::unusable(path, error))
 }
 
@@ -156,19 +159,21 @@ fn start(
     path: &Path,
     clock: Clock,
     connection: Connection,
-    memory: Memory,
+    (memory, config_modno): (Memory, ConfigModno),
     files: AuditFiles,
     readers: Vec<Connection>,
 ) -> std::io::Result<Engine> {
     let (orders, consumer) = queue::bounded(WRITER_QUEUE);
     let (questions, asked) = queue::bounded(READER_QUEUE);
     let (head_sender, head) = watch::channel(memory.head);
+    let (config_sender, config) = watch::channel(config_modno);
     let (events, _) = broadcast::channel(EVENTS);
     let (peers, _) = broadcast::channel(PEER_EVENTS);
     let stopped = Arc::new(OnceLock::new());
     let notes = Arc::new(Mutex::new(Notes::default()));
     let outlets = Outlets {
         head: head_sender,
+        config: config_sender,
         events: events.clone(),
         peers: peers.clone(),
         stopped: Arc::clone(&stopped),
@@ -193,6 +198,7 @@ fn start(
         orders,
         questions: Mutex::new(Some(questions)),
         head,
+        config,
         events,
         peers,
         stopped,
@@ -298,6 +304,12 @@ impl Engine {
 
     pub(super) fn head(&self) -> watch::Receiver<Position> {
         self.head.clone()
+    }
+
+    pub(super) fn config_modno(&self) -> watch::Receiver<ConfigModno> {
+        let mut config = self.config.clone();
+        config.mark_unchanged();
+        config
     }
 
     /// Where listeners subscribe: within a job, so that no transaction that is under way escapes them.

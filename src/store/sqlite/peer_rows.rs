@@ -177,16 +177,19 @@ pub(in crate::store) struct Candidate {
     pub(in crate::store) instance: Option<String>,
 }
 
-/// The one candidate that the text means: a name, else an instance id or the beginning of a key ID.
+/// The one candidate that the text means: a whole key ID, else a name, an instance id or the beginning of a key ID.
+/// A peer chooses its own instance id, so that one's name and another's instance id may be the same: then neither is
+/// meant.
 pub(in crate::store) fn find(text: &str, candidates: &[Candidate]) -> Result<KeyId, PeerError> {
-    if let Some(named) = candidates.iter().find(|candidate| candidate.name == text) {
-        return Ok(named.key);
+    if let Some(exact) = candidates.iter().find(|candidate| candidate.key.to_string() == text) {
+        return Ok(exact.key);
     }
     let bare = text.strip_prefix(KEY_ID_PREFIX).unwrap_or(text);
     let means = |candidate: &&Candidate| {
         let key = candidate.key.to_string();
         let key = key.strip_prefix(KEY_ID_PREFIX).unwrap_or(&key);
-        candidate.instance.as_deref() == Some(text)
+        candidate.name == text
+            || candidate.instance.as_deref() == Some(text)
             || (bare.chars().count() >= SHORTEST_KEY_ID && key.starts_with(bare))
     };
     let found: Vec<&Candidate> = candidates.iter().filter(means).collect();

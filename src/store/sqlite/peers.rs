@@ -7,6 +7,7 @@ use opmesh_core::replica;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::audit;
+use super::config;
 use super::events;
 use super::forget;
 use super::peer_rows::{self, free_name};
@@ -130,6 +131,8 @@ pub(in crate::store) fn edit(tx: &mut Tx<'_>, key: KeyId, edits: Vec<PeerEdit>) 
             fence(tx, &key)?;
         }
         note(tx, event, key, detail)?;
+        let may_share = if peer.roles.known_host { peer.given.clone() } else { Grants::default() };
+        config::narrow(tx, key, &may_share)?;
         tell(tx, key, change);
     }
     Ok(peer)
@@ -209,6 +212,8 @@ pub(in crate::store) fn remove(tx: &mut Tx<'_>, key: KeyId) -> Result<(), PeerEr
         .map_err(StoreError::from)?;
     fence(tx, &key)?;
     note(tx, AuditKind::PeerRemoved, key, peer.name)?;
+    config::forget_peer(tx, &key)?;
+    config::narrow(tx, key, &Grants::default())?;
     tell(tx, key, PeerChange::Removed);
     Ok(())
 }
@@ -336,7 +341,7 @@ pub(in crate::store) fn submit(
 }
 
 /// The owner's number, if this epoch is the current one and the peer is still let in.
-fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
+pub(super) fn unfenced(tx: &Tx<'_>, key: &KeyId, epoch: Epoch) -> Result<i64, StoreError> {
     tx.connection
         .prepare_cached(
             "SELECT r.owner FROM owners AS w JOIN replicas AS r ON r.owner = w.owner

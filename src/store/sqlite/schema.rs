@@ -24,6 +24,7 @@ const SECOND: &[&str] = &[
     super::pairing::TOKEN_EXPIRY,
     super::admin_tokens::TABLE,
     super::forget::FORGETTING,
+    super::config::TABLES,
 ];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use opmesh_core::model::{FlowId, OpId, Position, Record, RowHash, Scope, SetDigest, UnixMs};
+use opmesh_core::model::{ConfigModno, FlowId, OpId, Position, Record, RowHash, Scope, SetDigest, UnixMs};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::lists::{Names, live_row};
@@ -23,6 +23,7 @@ pub(in crate::store) struct Effects {
     pub(in crate::store) events: Vec<StoreEvent>,
     pub(in crate::store) peers: Vec<PeerEvent>,
     pub(in crate::store) head: Option<Position>,
+    pub(in crate::store) config: Option<ConfigModno>,
 }
 
 /// The running job's view of the store.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use opmesh_core::model::Position;
+use opmesh_core::model::{ConfigModno, Position};
 use opmesh_core::protocol::Violation;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -183,6 +183,7 @@ impl fmt::Debug for Order {
 /// Where the writer tells what has happened.
 pub(in crate::store) struct Outlets {
     pub(in crate::store) head: watch::Sender<Position>,
+    pub(in crate::store) config: watch::Sender<ConfigModno>,
     pub(in crate::store) events: broadcast::Sender<StoreEvent>,
     pub(in crate::store) peers: broadcast::Sender<PeerEvent>,
     pub(in crate::store) stopped: Arc<OnceLock<StoreError>>,
@@ -304,6 +305,7 @@ impl Writer {
         self.connection.prepare_cached("SAVEPOINT job")?.execute([])?;
         let mark = self.memory.begin();
         let (events, peers, head) = (effects.events.len(), effects.peers.len(), effects.head);
+        let config = effects.config;
         let watched = self.outlets.events.receiver_count() > 0;
         let now = self.clock.wall();
         let ran = job.run(&mut Tx::new(&self.connection, &mut self.memory, effects, now, watched));
@@ -314,6 +316,7 @@ impl Writer {
             effects.events.truncate(events);
             effects.peers.truncate(peers);
             effects.head = head;
+            effects.config = config;
             self.connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
             self.connection.prepare_cached("RELEASE job")?.execute([])?;
             return self.memory.undo(mark, &self.connection);
@@ -325,6 +328,9 @@ impl Writer {
     fn publish(&self, effects: &mut Effects) {
         if let Some(head) = effects.head {
             self.outlets.head.send_replace(head);
+        }
+        if let Some(config) = effects.config {
+            self.outlets.config.send_replace(config);
         }
         // No receiver is no error: nobody listens.
         effects.events.drain(..).for_each(|event| drop(self.outlets.events.send(event)));

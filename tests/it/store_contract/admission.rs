@@ -194,7 +194,11 @@ async fn a_peer_is_found_by_name_instance_key_or_its_beginning_and_never_by_gues
     let mut twin = claim(3, Some(80));
     twin.instance = "host-2".parse().unwrap();
     store.authorize(twin).await.unwrap();
-    assert_eq!(store.find_peer("host-2").await.unwrap().key, two);
+    // One peer's name and what the other one calls itself: a peer must not take over another's name by its label.
+    assert!(
+        matches!(store.find_peer("host-2").await, Err(PeerError::Ambiguous { candidates, .. }) if candidates.len() == 2)
+    );
+    assert_eq!(store.find_peer(&two.to_string()).await.unwrap().key, two);
     assert_eq!(store.find_peer("host-2-2").await.unwrap().key, key(3).key_id());
     store.edit_peer(&two, vec![PeerEdit::Rename("web".to_owned())]).await.unwrap();
     store.edit_peer(&key(3).key_id(), vec![PeerEdit::Rename("db".to_owned())]).await.unwrap();

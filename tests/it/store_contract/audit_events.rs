@@ -62,6 +62,13 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::CallerRefused | AuditKind::CallersRefused => {
             "callers_that_may_not_are_recorded_and_counted"
         }
+        AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
+            "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
+        }
+        AuditKind::SharedReposTaken | AuditKind::SharedRepoRefused => {
+            "shared_repositories_are_taken_refused_one_by_one_and_audited_once"
+        }
+        AuditKind::SharedReposWithdrawn => "what_a_peer_shared_and_the_plans_on_it_outlive_the_peer",
         AuditKind::AdminTokenMade | AuditKind::AdminTokenRevoked | AuditKind::AdminRefused => {
             "a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked"
         }
