@@ -10,13 +10,10 @@ use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
 
-<<<<<<< HEAD
 use super::past::History;
-=======
 use opmesh_core::permission::Scopes;
 
 use super::watch::{Watcher, Watchers};
->>>>>>> admin
 use crate::store::Role;
 
 /// Where a session with a peer is.
@@ -56,17 +53,14 @@ pub struct Seat {
     pub equal: bool,
     /// The one of the two that holds a copy has lacked something ever since.
     pub behind_since: Option<UnixMs>,
-<<<<<<< HEAD
     /// How the last sessions went.
     pub history: History,
-=======
     /// What the hub, whichever of the two that is, said that it takes of the owner's operations.
     pub accepted: Option<Scopes>,
     /// The last change of an owner's log, as it last said in this session.
     pub owner_at: Option<Position>,
     /// Up to here this session has brought everything.
     pub held: Option<Position>,
->>>>>>> admin
 }
 
 impl Seat {

@@ -10,8 +10,8 @@
 )]
 
 mod admin;
-mod attack;
 mod admin_doors;
+mod attack;
 mod audit;
 mod bytes;
 mod cli;

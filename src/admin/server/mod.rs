@@ -238,16 +238,15 @@ impl Admin for Handlers {
         Ok(Response::new(admin_tokens::revoke(&self.node, &request.into_inner().id).await?))
     }
 
-<<<<<<< HEAD
     type DiagnoseStream = Lines<pb::Check>;
     async fn diagnose(&self, request: Request<pb::DiagnoseRequest>) -> Answer<Self::DiagnoseStream> {
         let patient = diagnose::patient(&self.node, &request.into_inner().peer).await?;
         Ok(stream(&self.node, |node, out| diagnose::diagnose(node, patient, out)))
-=======
+    }
+
     type WatchPeersStream = Lines<pb::PeerEvent>;
     async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
         let watcher = peer_watch::follow(&self.node)?;
         Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
->>>>>>> admin
     }
 }

@@ -165,6 +165,7 @@ impl Http2 {
     ) -> io::Result<(DialerSigning, SignRequest)> {
         let config = DialerConfig {
             me: me.public_key(),
+            capabilities: Vec::new(),
             instance: format!("attacker-{}", &me.key_id().to_string()[8..16]).parse().unwrap(),
             hub: self.hub,
             grants: Vec::new(),
