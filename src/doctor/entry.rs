@@ -1,9 +1,9 @@
 //! What this instance itself knows of a peer: its entry, its grants, its last refusal, its session. Pure.
 
 use opmesh_core::model::{KeyId, Modno, UnixMs};
-use opmesh_core::permission::{Grants, View};
 
-use super::check::{Check, CheckId, READ, Side};
+use super::check::{Check, CheckId, Side};
+use super::grants::{Known, grants};
 use super::words;
 use crate::node::{Seat, Standing};
 use crate::store::{Peer, Refusal, Role};
@@ -126,45 +126,19 @@ fn way_in(refusal: Refusal, key: &KeyId, name: &str) -> String {
 }
 
 /// What a client lets this hub read, and what of it this hub takes in.
-pub(super) fn client_grants(peer: &Peer, own: &KeyId) -> Check {
-    let name = &peer.name;
+pub(super) fn client_grants(peer: &Peer, own: &KeyId) -> Vec<Check> {
     if peer.last_seen.is_none() && peer.received.is_empty() {
-        return Check::skipped(CheckId::Grants, Side::Peer, "what it shares is known once it has connected");
+        let seen = "what it shares is known once it has connected";
+        return vec![Check::skipped(CheckId::Grants, Side::Peer, seen)];
     }
-    let Ok(received) = Grants::parse(&peer.received) else {
-        let seen =
-            format!("it grants what this program does not understand: {}", words::list(&peer.received));
-        return Check::warning(CheckId::Grants, Side::Peer, seen, "upgrade the older side, hubs first");
-    };
-    let shared = received.scopes_of(READ);
-    if shared.is_nothing() {
-        let next = format!(
-            "on {name}: `opmesh peer grant {own} {READ}:*`, or with the scopes that this hub may have"
-        );
-        let seen = "it lets this hub read no operations: nothing is sent";
-        return if received.is_empty() {
-            Check::fail(CheckId::Grants, Side::Peer, seen, next)
-        } else {
-            Check::warning(CheckId::Grants, Side::Peer, seen, next)
-        };
-    }
-    let (offered, takes) = (shared.to_string(), peer.accepts.to_string());
-    if !View::new(shared, peer.accepts.clone()).widens(&View::default()) {
-        let takes = if takes.is_empty() { "nothing" } else { &takes };
-        let seen = format!("the two sides do not meet: it shares {offered}, this hub takes {takes}");
-        let next = format!(
-            "take more (`opmesh peer set {name} --accept …` here), or let it share more (`opmesh peer grant {own} \
-             {READ}:…` there)"
-        );
-        return Check::fail(CheckId::Grants, Side::Here, seen, next);
-    }
-    let given = peer.given.to_strings();
-    let given = if given.is_empty() { "nothing".to_owned() } else { words::list(&given) };
-    Check::ok(
-        CheckId::Grants,
-        Side::Here,
-        format!("it shares {offered}, this hub takes {takes}; this hub grants {given}"),
-    )
+    grants(Known {
+        role: Role::AuthorizedClient,
+        name: &peer.name,
+        own,
+        given: &peer.given,
+        received: &peer.received,
+        accepted: Some(&peer.accepts),
+    })
 }
 
 /// What this hub does with what a client sends.

@@ -1,7 +1,7 @@
 //! `opmesh doctor`: looks at this instance and at the way to its peers, and says which side refuses and what to do.
 //!
 //! The looking is done step by step in [`examine`]; what was seen is judged by pure functions, in `here`, `entry`,
-//! `reach` and `cuts`. Changes nothing: a hub is asked instead of connected to, so that no live session is displaced.
+//! `grants`, `reach` and `cuts`. Changes nothing: a hub is asked instead of connected to, so that no live session is displaced.
 //! Called by the admin service, in a daemon or in a command's own process, and by the command line where not even the
 //! store can be opened.
 
@@ -9,6 +9,7 @@ mod check;
 mod cuts;
 mod dial;
 mod entry;
+mod grants;
 mod here;
 mod reach;
 mod words;
@@ -161,7 +162,8 @@ async fn client(node: &Node, peer: &Peer, report: &Report) {
     let (name, role) = (&peer.name, Role::AuthorizedClient);
     report.all(name, entry::listed(peer, role, node.clock().wall())).await;
     let own = node.identity().key_id();
-    report.all(name, [entry::client_grants(peer, &own), entry::client_standing(peer)]).await;
+    report.all(name, entry::client_grants(peer, &own)).await;
+    report.all(name, [entry::client_standing(peer)]).await;
     report.all(name, session(node, peer, role)).await;
 }
 

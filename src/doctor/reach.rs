@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use opmesh_core::handshake::{HandshakeFault, VERSIONS};
 use opmesh_core::model::KeyId;
-use opmesh_core::permission::{Grants, View};
+use opmesh_core::permission::Grants;
 use opmesh_core::protocol::{Findings, Room, Standing};
 
-use super::check::{Check, CheckId, READ, Side};
+use super::check::{Check, CheckId, Side};
+use super::grants::{Known, grants};
 use super::words;
+use crate::store::Role;
 use crate::transport::probe::{Answer, Shown, Stage, Told};
 use crate::transport::{Channel, DEFAULT_PORT, DialError, Ending, HubUrl, PROGRAM};
 
@@ -339,7 +341,14 @@ pub(super) fn admitted(
         Side::Peer,
         format!("the hub {} lets this instance in", asked.instance),
     ));
-    checks.push(grants(subject, given, asked));
+    checks.extend(grants(Known {
+        role: Role::KnownHost,
+        name: &subject.name,
+        own: &subject.own,
+        given,
+        received: &asked.grants_received,
+        accepted: Some(&asked.accepted),
+    }));
     match &asked.findings {
         Some(told) => {
             checks.push(standing(subject, told.findings.standing));
@@ -355,42 +364,6 @@ pub(super) fn admitted(
         )),
     }
     checks
-}
-
-fn grants(subject: &Subject, given: &Grants, asked: &crate::transport::probe::Asked) -> Check {
-    let name = &subject.name;
-    let shared = given.scopes_of(READ);
-    if shared.is_nothing() {
-        let seen = format!("this host lets {name} read no operations: nothing is sent");
-        let next = format!("`opmesh peer grant {name} {READ}:*`, or with the scopes that it may have");
-        return if given.is_empty() && asked.grants_received.is_empty() {
-            Check::fail(CheckId::Grants, Side::Here, seen, next)
-        } else {
-            Check::warning(CheckId::Grants, Side::Here, seen, next)
-        };
-    }
-    let accepted = asked.accepted.clone();
-    let (shared_text, accepted_text) = (shared.to_string(), accepted.to_string());
-    if !View::new(shared, accepted).widens(&View::default()) {
-        let accepted_text = if accepted_text.is_empty() { "nothing" } else { &accepted_text };
-        let seen = format!(
-            "the two sides do not meet: this host shares {shared_text}, the hub takes {accepted_text}"
-        );
-        let next = format!(
-            "share more (`opmesh peer grant {name} {READ}:…` here), or let the hub take more (`opmesh peer set {} \
-             --accept …` there)",
-            subject.own
-        );
-        return Check::fail(CheckId::Grants, Side::Peer, seen, next);
-    }
-    let received = if asked.grants_received.is_empty() {
-        "nothing".to_owned()
-    } else {
-        words::list(&asked.grants_received)
-    };
-    let seen =
-        format!("this host shares {shared_text}, the hub takes {accepted_text}; the hub grants {received}");
-    Check::ok(CheckId::Grants, Side::Here, seen)
 }
 
 fn standing(subject: &Subject, standing: Standing) -> Check {

@@ -286,14 +286,9 @@ fn a_host_that_grants_nothing_is_named_on_both_sides() {
     web.ok(&["peer", "revoke", "hub", "READ_OPERATIONS"]);
     web.serve("none");
     until("they are connected", || web.peer("known_host")["state"] == "live");
-    doctor(&web, &["hub"]).names(
-        "grants",
-        "here",
-        "lets hub read no operations",
-        "peer grant hub READ_OPERATIONS:*",
-    );
+    doctor(&web, &["hub"]).names("grants", "here", "we do not grant it", "peer grant hub READ_OPERATIONS:*");
     let next = format!("peer grant {} READ_OPERATIONS:*", key(&hub));
-    doctor(&hub, &["web"]).names("grants", "peer", "lets this hub read no operations", &next);
+    doctor(&hub, &["web"]).names("grants", "peer", "it does not grant it", &next);
 }
 
 #[test]
@@ -304,9 +299,19 @@ fn grants_that_do_not_meet_are_named_on_both_sides_with_both_lists() {
     web.serve("none");
     until("they are connected", || web.peer("known_host")["state"] == "live");
     let found = doctor(&web, &["hub"]);
-    found.names("grants", "peer", "shares repo:laptop, the hub takes repo:nas", "--accept");
+    found.names(
+        "grants",
+        "peer",
+        "we grant repo:laptop, it accepts repo:nas; nothing is in both",
+        "--accept",
+    );
     let found = doctor(&hub, &["web"]);
-    found.names("grants", "here", "shares repo:laptop, this hub takes repo:nas", "peer set web --accept");
+    found.names(
+        "grants",
+        "here",
+        "it grants repo:laptop, we accept repo:nas; nothing is in both",
+        "peer set web --accept",
+    );
 }
 
 #[test]

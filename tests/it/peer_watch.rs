@@ -29,7 +29,9 @@ impl Hub {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let places = Places::within(&folder.path().join("data"));
-        node::init(&places, Some("hub".parse().unwrap()), node::Sources::default(), Clock::system()).await.unwrap();
+        node::init(&places, Some("hub".parse().unwrap()), node::Sources::default(), Clock::system())
+            .await
+            .unwrap();
         let socket = places.socket();
         let options =
             ServeOptions { places, config: Config::default(), listen: Vec::new(), admin_socket: None };
