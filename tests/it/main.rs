@@ -26,6 +26,7 @@ mod fleet;
 mod intake;
 mod intake_real;
 mod intake_store;
+mod proxies;
 mod life;
 mod peer_watch;
 mod store_contract;

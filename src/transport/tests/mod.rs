@@ -5,6 +5,7 @@ mod hostile;
 mod limits;
 mod raw;
 mod relay;
+mod sealed;
 mod settings;
 mod spans;
 mod stalled;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Server, SessionEvent, SessionNews, Sessions,
+    Channel, Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Scheme, Server, SessionEvent, SessionNews, Sessions,
     dialer,
 };
 use crate::clock::Clock;
@@ -97,6 +98,7 @@ impl Instance {
         let bound = server.addresses()[0];
         self.url = Some(HubUrl {
             channel: bound.channel,
+            scheme: if bound.channel == Channel::Tls { Scheme::Https } else { Scheme::Http },
             host: bound.address.ip().to_string(),
             port: bound.address.port(),
         });
@@ -120,7 +122,7 @@ impl Instance {
     /// Lists `hub` as one that we dial, with these grants, and begins to.
     async fn dial(&self, hub: KeyId, url: &HubUrl, grants: &str) {
         let given = Grants::parse([grants]).unwrap();
-        let dial = Dial { urls: vec![url.to_string()], channel: None };
+        let dial = Dial { urls: vec![url.to_string()], channel: Some(url.channel.name().to_owned()) };
         let peer = NewPeer { roles: roles(Role::KnownHost), given, dial, ..peer(hub) };
         self.local.store.add_peer(peer).await.unwrap();
         let run = dialer::run(self.local.clone(), hub, self.redial.clone(), self.stop.clone());
