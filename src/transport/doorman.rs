@@ -53,6 +53,9 @@ impl Doorman {
         token: bool,
         now: Duration,
     ) -> Result<Duration, TooOften> {
-        self.attempts.take(Attempt { key, address: address.and_then(|address| self.admission.address(address)), token }, now)
+        self.attempts.take(
+            Attempt { key, address: address.and_then(|address| self.admission.address(address)), token },
+            now,
+        )
     }
 }

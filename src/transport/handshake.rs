@@ -218,7 +218,7 @@ impl Opening {
             Protection::Sealed => {
                 let (offered, offer) = seal::offer();
                 outbound.send(Ok(offer.into())).await.map_err(|_| link::interrupted())?;
-                Ok(Self::Offered(Box::new(offered)))
+                Ok(Self::Offered(offered))
             }
         }
     }

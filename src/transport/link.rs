@@ -28,7 +28,7 @@ pub(super) struct Link {
     pub(super) role: Role,
     pub(super) inbound: Streaming<Frame>,
     pub(super) outbound: mpsc::Sender<Result<Frame, Status>>,
-    seal: Option<Seal>,
+    seal: Option<Box<Seal>>,
 }
 
 impl Link {
@@ -42,7 +42,7 @@ impl Link {
     }
 
     /// From now on every frame is sealed, in both directions.
-    pub(super) fn sealed_with(&mut self, seal: Seal) {
+    pub(super) fn sealed_with(&mut self, seal: Box<Seal>) {
         self.seal = Some(seal);
     }
 

@@ -55,21 +55,22 @@ pub(super) struct Offered {
 /// What both sides have after the exchange.
 pub(super) struct Agreed {
     pub(super) keys: ChannelKeys,
-    pub(super) seal: Seal,
+    pub(super) seal: Box<Seal>,
 }
 
 /// Makes a key pair for one stream.
-pub(super) fn offer() -> (Offered, SealOffer) {
+pub(super) fn offer() -> (Box<Offered>, SealOffer) {
     let (private, public) = MlKem1024P384::gen_keypair();
     let offer = SealOffer(bytes(&public));
-    (Offered { private, offer: offer.clone() }, offer)
+    (Box::new(Offered { private, offer: offer.clone() }), offer)
 }
 
 impl Offered {
     /// The acceptor answered.
-    pub(super) fn answered(self, answer: &SealAnswer) -> Result<Agreed, SealFault> {
+    pub(super) fn answered(self: Box<Self>, answer: &SealAnswer) -> Result<Agreed, SealFault> {
         let fault = |_| SealFault::Encapsulation;
-        let encapsulated = <MlKem1024P384 as Kem>::EncappedKey::from_bytes(&answer.0).map_err(fault)?;
+        let encapsulated =
+            <MlKem1024P384 as Kem>::EncappedKey::from_bytes(answer.0.as_slice()).map_err(fault)?;
         let context = hpke::setup_receiver::<AesGcm256, HkdfSha256, MlKem1024P384>(
             &OpModeR::Base,
             &self.private,
@@ -85,7 +86,7 @@ impl Offered {
 /// Answers a dialer's offer.
 pub(super) fn answer(offer: &SealOffer) -> Result<(SealAnswer, Agreed), SealFault> {
     let fault = |_| SealFault::PublicKey;
-    let public = <MlKem1024P384 as Kem>::PublicKey::from_bytes(&offer.0).map_err(fault)?;
+    let public = <MlKem1024P384 as Kem>::PublicKey::from_bytes(offer.0.as_slice()).map_err(fault)?;
     let sending =
         hpke::setup_sender::<AesGcm256, HkdfSha256, MlKem1024P384>(&OpModeS::Base, &public, SEALED_INFO);
     let (encapsulated, context) = sending.map_err(fault)?;
@@ -95,9 +96,9 @@ pub(super) fn answer(offer: &SealOffer) -> Result<(SealAnswer, Agreed), SealFaul
     Ok((answer, agreed))
 }
 
-fn bytes(value: &impl Serializable) -> [u8; ENCAPSULATION_BYTES] {
-    let mut bytes = [0; ENCAPSULATION_BYTES];
-    value.write_exact(&mut bytes);
+fn bytes(value: &impl Serializable) -> Box<[u8; ENCAPSULATION_BYTES]> {
+    let mut bytes = Box::new([0; ENCAPSULATION_BYTES]);
+    value.write_exact(bytes.as_mut_slice());
     bytes
 }
 
@@ -119,7 +120,7 @@ impl Agreed {
             let mut key = Zeroizing::new([0; 32]);
             export(label, key.as_mut_slice()).map(|()| key)
         };
-        let binding = sealed_binding(&offer.0, &answer.0);
+        let binding = sealed_binding(offer.0.as_slice(), answer.0.as_slice());
         let confirm = *exported(SEALED_CONFIRM)?;
         let dialer = Direction::new(&*exported(SEALED_DIALER)?, SEALED_DIALER, &binding);
         let acceptor = Direction::new(&*exported(SEALED_ACCEPTOR)?, SEALED_ACCEPTOR, &binding);
@@ -127,7 +128,10 @@ impl Agreed {
             Side::Dialer => (dialer, acceptor),
             Side::Acceptor => (acceptor, dialer),
         };
-        Ok(Self { keys: ChannelKeys::Sealed { binding, confirm }, seal: Seal { outgoing, incoming } })
+        Ok(Self {
+            keys: ChannelKeys::Sealed { binding, confirm },
+            seal: Box::new(Seal { outgoing, incoming }),
+        })
     }
 }
 
@@ -151,16 +155,12 @@ impl Seal {
     pub(super) fn open(&mut self, sealed: &Sealed) -> Result<Vec<u8>, SealFault> {
         let (incoming, nonce) = (&self.incoming, self.incoming.nonce(sealed.0.len())?);
         let payload = Payload { msg: &sealed.0, aad: &incoming.about };
-        match incoming.cipher.decrypt(&nonce.into(), payload) {
-            Ok(plain) => {
-                self.incoming.counted(sealed.0.len());
-                Ok(plain)
-            }
-            Err(_) => {
-                self.incoming.frames = FRAMES;
-                Err(SealFault::DoesNotOpen)
-            }
+        if let Ok(plain) = incoming.cipher.decrypt(&nonce.into(), payload) {
+            self.incoming.counted(sealed.0.len());
+            return Ok(plain);
         }
+        self.incoming.frames = FRAMES;
+        Err(SealFault::DoesNotOpen)
     }
 }
 

@@ -97,6 +97,11 @@ pub(super) fn connector(pinned: KeyId) -> Result<tokio_rustls::TlsConnector, Tls
 /// one that some authority knows, and the proxy sees nothing but sizes and times whoever it is. Asking for one would
 /// refuse good hubs behind self-signed or outdated certificates, and protect nothing.
 pub(super) fn outer_connector() -> Result<tokio_rustls::TlsConnector, TlsError> {
+    anybody(&[ALPN])
+}
+
+/// Takes every certificate: for connections over which nothing is said that depends on who answers.
+pub(super) fn anybody(protocols: &[&[u8]]) -> Result<tokio_rustls::TlsConnector, TlsError> {
     let provider = aws_lc_rs::default_provider();
     let verifier = Anybody { algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -104,7 +109,7 @@ pub(super) fn outer_connector() -> Result<tokio_rustls::TlsConnector, TlsError> 
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(Arc::new(config).into())
@@ -226,7 +231,7 @@ impl ServerCertVerifier for PinnedKey {
     }
 }
 
-/// Accepts every certificate and whatever is signed with it; see [`outer_connector`].
+/// Accepts every certificate and whatever is signed with it; see [`anybody`].
 #[derive(Debug)]
 struct Anybody {
     algorithms: WebPkiSupportedAlgorithms,

@@ -213,6 +213,7 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
     use crate::transport::admission::Admission;
+    use tokio::task::JoinSet;
 
     fn upstream() -> Arc<Upstream> {
         let limits = Arc::new(Limits::default());
@@ -224,7 +225,8 @@ mod tests {
     async fn a_proxys_connection_stays_while_a_stream_uses_it_and_a_while_longer() {
         let upstream = upstream();
         let stream = upstream.clone().carry();
-        let unused = tokio::task::spawn(upstream.clone().closing());
+        let mut tasks = JoinSet::new();
+        let unused = tasks.spawn(upstream.clone().closing());
         tokio::time::sleep(10 * UNUSED).await;
         assert!(!unused.is_finished());
         drop(stream);

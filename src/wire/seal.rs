@@ -12,11 +12,11 @@ pub const ENCAPSULATION_BYTES: usize = 1568 + 97;
 
 /// The dialer's public key for one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealOffer(pub [u8; ENCAPSULATION_BYTES]);
+pub struct SealOffer(pub Box<[u8; ENCAPSULATION_BYTES]>);
 
 /// What the acceptor encapsulated to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealAnswer(pub [u8; ENCAPSULATION_BYTES]);
+pub struct SealAnswer(pub Box<[u8; ENCAPSULATION_BYTES]>);
 
 /// A frame that only the other side can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub fn is_seal_offer(frame: &Frame) -> bool {
 /// The dialer's first frame in a sealed channel.
 pub fn seal_offer(frame: Frame) -> Result<SealOffer, WireFault> {
     match body(frame)? {
-        Body::SealOffer(offer) => Ok(SealOffer(fixed("seal_offer.public_key", &offer.public_key)?)),
+        Body::SealOffer(offer) => Ok(SealOffer(Box::new(fixed("seal_offer.public_key", &offer.public_key)?))),
         body => Err(misplaced(&body, "SealOffer")),
     }
 }
@@ -39,7 +39,7 @@ pub fn seal_offer(frame: Frame) -> Result<SealOffer, WireFault> {
 pub fn seal_answer(frame: Frame) -> Result<SealAnswer, WireFault> {
     match body(frame)? {
         Body::SealAnswer(answer) => {
-            Ok(SealAnswer(fixed("seal_answer.encapsulation", &answer.encapsulation)?))
+            Ok(SealAnswer(Box::new(fixed("seal_answer.encapsulation", &answer.encapsulation)?)))
         }
         body => Err(misplaced(&body, "SealAnswer")),
     }

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Channel, Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Scheme, Server, SessionEvent, SessionNews, Sessions,
-    dialer,
+    Channel, Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Scheme, Server, SessionEvent,
+    SessionNews, Sessions, dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;

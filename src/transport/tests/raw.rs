@@ -29,7 +29,7 @@ pub(super) struct Raw {
     pub(super) instance: String,
     outbound: mpsc::Sender<Frame>,
     inbound: Streaming<Frame>,
-    seal: Mutex<Option<Seal>>,
+    seal: Mutex<Option<Box<Seal>>>,
 }
 
 impl Raw {

@@ -6,13 +6,17 @@ use opmesh_core::protocol::{Message, Ops, State};
 use tonic::Code;
 
 use super::super::connection::BYTES_BEFORE_AUTHENTICATION;
-use super::super::{UNAUTHENTICATED, client, http2, seal};
+use super::super::{client, http2, seal};
 use super::raw::{NONCE, Raw};
 use super::relay::Relay;
 use super::*;
+use crate::limits::UNAUTHENTICATED;
 use crate::wire::{self, Frame, Sealed};
 
 const LISTEN: &str = "sealed://127.0.0.1:0";
+
+/// Enough to see that a stream has ended, or has not.
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 fn me() -> Identity {
     Identity::from_seed(&[2; 32])
@@ -34,7 +38,7 @@ async fn operations_arrive_over_a_sealed_channel() {
     let hub = Instance::hub(1, LISTEN).await;
     let mut host = Instance::new(2);
     host.record("plan", "before").await;
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), hub.url(), ALL).await;
     hub.has(|rows| rows.len() == 1).await;
     host.record("plan", "while").await;
@@ -50,12 +54,12 @@ async fn the_line_carries_no_name_key_or_text_of_a_sealed_session() {
     let relay = Relay::new(hub.url(), usize::MAX).await;
     let mut host = Instance::new(2);
     host.record("plan-of-mine", "a text that nobody else shall see").await;
-    hub.authorize(&host.local.identity).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), &relay.url, ALL).await;
     host.hears_proof_of(hub.key(), 1).await;
     let line = relay.carried();
     assert!(line.len() > 2 * wire::ENCAPSULATION_BYTES);
-    let (host_key, hub_key) = (host.local.identity.public_key(), hub.local.identity.public_key());
+    let (host_key, hub_key) = (host.local.me().identity.public_key(), hub.local.me().identity.public_key());
     let secrets: [&[u8]; 6] =
         [b"plan-of-mine", b"a text that", b"host-2", b"READ_OPERATIONS", &host_key.0, &hub_key.0];
     for secret in secrets {
@@ -205,7 +209,7 @@ async fn two_sides_with_different_channels_are_told_so() {
     ];
     for (number, (hub, url, named)) in (20..).zip(cases) {
         let mut host = Instance::new(number);
-        hub.authorize(&host.local.identity).await;
+        hub.authorize(&host.local.me().identity).await;
         host.dial(hub.key(), &url, ALL).await;
         let ending = host.hears_ending(hub.key()).await.to_string();
         assert!(ending.contains(named), "{ending}");
@@ -241,7 +245,7 @@ async fn hosts_share_a_proxys_connection_and_do_not_end_with_each_other() {
     let versions = vec![1; 2 * BYTES_BEFORE_AUTHENTICATION];
     greedy.send(Hello { versions, nonce: NONCE, target_tag: [0; 16] }).await;
     let refused = greedy.receive().await.unwrap_err();
-    assert!(refused.message().contains("more than 65536 bytes before authentication"), "{refused}");
+    assert!(refused.message().contains("more than 65536 bytes before"), "{refused}");
     for mut raw in hosts {
         raw.say(Message::State(State {
             incarnation: Incarnation::new(7).unwrap(),
@@ -256,26 +260,27 @@ async fn hosts_share_a_proxys_connection_and_do_not_end_with_each_other() {
 }
 
 #[tokio::test]
-async fn strangers_behind_proxies_are_counted_by_stream() {
+async fn strangers_behind_proxies_are_counted_by_stream_and_make_room_for_others() {
     let hub = hub().await;
     let mut held = Vec::new();
     let mut proxy = proxied(&hub).await;
-    let known = {
-        let mut raw = Raw::over(&proxy, hub.key()).await;
-        raw.shake_hands(&me(), None).await.unwrap();
-        raw
-    };
+    let mut known = Raw::over(&proxy, hub.key()).await;
+    known.shake_hands(&me(), None).await.unwrap();
+    let strangers = usize::try_from(UNAUTHENTICATED).unwrap();
     let there = usize::try_from(http2::SEALED_STREAMS).unwrap() - 1;
-    for at in 0..UNAUTHENTICATED {
+    for at in 0..=strangers {
         if at == there {
             proxy = proxied(&hub).await;
         }
         held.push(Raw::over(&proxy, hub.key()).await);
     }
-    let refused = Raw::try_over(&proxy, hub.key()).await.map(drop).unwrap_err();
-    assert_eq!(refused.code(), Code::Unavailable);
-    drop(held);
-    // The hub notices in its own time that they are gone.
-    while Raw::try_over(&proxy, hub.key()).await.is_err() {}
-    drop(known);
+    let ended = held.into_iter().map(|raw| tokio::time::timeout(A_MOMENT, raw.end()));
+    let mut refused = Vec::new();
+    for ended in ended {
+        refused.extend(ended.await.ok().map(Result::unwrap_err));
+    }
+    assert_eq!(refused.len(), 1, "one of the strangers made room for the last: {refused:?}");
+    assert!(refused[0].message().contains("had to make room"), "{}", refused[0].message());
+    known.say(Message::Heartbeat).await;
+    assert_eq!(hub.local.sessions.live().len(), 1);
 }
