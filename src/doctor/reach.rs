@@ -234,6 +234,9 @@ fn foreign_tls(subject: &Subject, error: &DialError, shown: &Shown) -> Check {
 
 /// The inquiry failed at this stage.
 pub(super) fn no_answer(subject: &Subject, url: &HubUrl, stage: Stage, ending: &Ending) -> Vec<Check> {
+    if let Some(check) = other_channel(subject, ending) {
+        return vec![check];
+    }
     match stage {
         Stage::Stream => vec![no_stream(subject, url, ending)],
         Stage::Challenge => no_challenge(subject, url, ending),
@@ -250,6 +253,17 @@ pub(super) fn no_answer(subject: &Subject, url: &HubUrl, stage: Stage, ending: &
             checks
         }
     }
+}
+
+/// The hub's listener is of another channel than the entry.
+fn other_channel(subject: &Subject, ending: &Ending) -> Option<Check> {
+    let Ending::HubError { code, text } = ending else { return None };
+    let next = format!(
+        "give the entry the channel that the hub names: `opmesh peer set {} --channel …`",
+        subject.name
+    );
+    let seen = format!("the hub's listener and the entry have different channels: {text}");
+    (code == "FailedPrecondition").then(|| Check::fail(CheckId::Channel, Side::Peer, seen, next))
 }
 
 fn no_stream(subject: &Subject, url: &HubUrl, ending: &Ending) -> Check {
@@ -300,13 +314,6 @@ fn no_challenge(subject: &Subject, url: &HubUrl, ending: &Ending) -> Vec<Check> 
     };
     match ending {
         Ending::HandshakeTimeout => vec![silent(url)],
-        Ending::HubError { code, .. } if code == "FailedPrecondition" => {
-            let next = format!(
-                "give the entry the channel that the hub names: `opmesh peer set {} --channel …`",
-                subject.name
-            );
-            vec![Check::fail(CheckId::Channel, Side::Peer, ending.to_string(), next)]
-        }
         Ending::TurnedAway(_) => vec![
             streams(),
             old(format!(

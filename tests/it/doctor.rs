@@ -188,12 +188,42 @@ fn a_proxy_that_ends_tls_in_front_of_the_hub_is_named() {
             "TLSv1.3",
             "TLS ends before the hub: TLS 1.3, ALPN h2, with a certificate that carries no key of opmesh",
         ),
-        ("TLSv1.2", "TLS ends before the hub: what answers does not speak it as opmesh does"),
+        (
+            "TLSv1.2",
+            "TLS ends before the hub: TLS 1.2, ALPN h2, with a certificate that carries no key of opmesh",
+        ),
     ] {
         let nginx = Nginx::ending_tls(authority(&url), versions);
         web.ok(&["peer", "set", "hub", "--url", &format!("https://{}", nginx.address)]);
         doctor(&web, &["hub"]).names("channel", "network", seen, "use the sealed channel");
     }
+}
+
+#[test]
+fn a_sealed_hub_behind_a_proxy_is_well_and_another_channel_is_named() {
+    let mut hub = Instance::new("hub");
+    let direct = hub.serve_hub("sealed://127.0.0.1:0");
+    let nginx = Nginx::before_sealed(authority(&direct));
+    let url = format!("https://{}", nginx.address);
+    let web = Instance::new("web");
+    let token = hub.ok(&["pair", "token"]);
+    web.ok(&["pair", "join", token.trim(), "--url", &url, "--channel", "sealed"]);
+    let found = doctor(&web, &["hub"]);
+    assert_eq!(found.diagnosis["cause"], "connection", "{:#}", found.diagnosis);
+    assert!(found.check("channel")["seen"].as_str().unwrap().contains("sealed inside"));
+    assert_eq!(
+        (found.state("stream"), found.state("admission"), found.state("peer_clock")),
+        ("ok", "ok", "ok")
+    );
+
+    let (_open, web, url) = pair();
+    web.ok(&["peer", "set", "hub", "--url", &url, "--channel", "sealed"]);
+    doctor(&web, &["hub"]).names(
+        "channel",
+        "peer",
+        "the channel of this listener is tls",
+        "peer set hub --channel",
+    );
 }
 
 #[test]
