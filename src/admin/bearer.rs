@@ -25,10 +25,8 @@ const PREFIX: &str = "opmesh_admin_";
 const SCHEME: &str = "Bearer ";
 /// Failures of one address within [`WINDOW`] before it is refused without a look.
 const FAILURES: u32 = 10;
-/// See [`FAILURES`] and [`RECORDS`].
+/// See [`FAILURES`].
 const WINDOW: Duration = Duration::from_mins(1);
-/// Audit records about failures within [`WINDOW`]; further ones are counted.
-const RECORDS: u32 = 10;
 /// Addresses whose failures are counted one by one; further ones share a count.
 const ADDRESSES: usize = 1024;
 /// How exact the time of a token's last use is: a monitor that asks each second writes once a minute.
@@ -81,6 +79,11 @@ impl Bearers {
         Self { node, failures: Mutex::default() }
     }
 
+    /// Whose listener it is.
+    pub(super) const fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// What the caller at this address may do, by its `authorization` header.
     pub(super) async fn role(&self, address: IpAddr, header: Option<&str>) -> Result<Role, Failure> {
         if self.failures().is_blocked(address, self.node.clock().monotonic()) {
@@ -120,18 +123,12 @@ impl Bearers {
     }
 
     async fn failed(&self, address: IpAddr, wrong: &str) -> Result<(), Failure> {
-        let note = self.failures().failed(address, self.node.clock().monotonic());
+        self.failures().failed(address, self.node.clock().monotonic());
         tracing::info!(%address, wrong, "a call of the admin service was refused");
-        let detail = match note {
-            Note::Count => return Ok(()),
-            Note::Record { uncounted: 0 } => format!("{address} came with {wrong}"),
-            Note::Record { uncounted } => {
-                format!("{address} came with {wrong}; {uncounted} more before it were not recorded")
-            }
-        };
+        let detail = format!("{address} came with {wrong}");
         self.node
             .store()
-            .note_audit(AuditEvent { event: AuditKind::AdminRefused, peer: None, detail })
+            .note_refusal(AuditEvent { event: AuditKind::AdminRefused, peer: None, detail })
             .await?;
         Ok(())
     }
@@ -145,8 +142,6 @@ impl Bearers {
 #[derive(Debug, Default)]
 struct Failures {
     by_network: HashMap<IpAddr, Window>,
-    records: Window,
-    uncounted: u64,
 }
 
 /// A count that begins anew each minute.
@@ -156,30 +151,17 @@ struct Window {
     count: u32,
 }
 
-/// What to write down about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Note {
-    /// A record of its own.
-    Record {
-        /// Failures before it that have none.
-        uncounted: u64,
-    },
-    /// It is counted.
-    Count,
-}
-
 impl Window {
     fn is_over(&self, now: Duration) -> bool {
         now.saturating_sub(self.began) >= WINDOW
     }
 
-    /// One more; how many there are in the window now.
-    fn add(&mut self, now: Duration) -> u32 {
+    /// One more.
+    fn add(&mut self, now: Duration) {
         if self.count == 0 || self.is_over(now) {
             *self = Self { began: now, count: 0 };
         }
         self.count = self.count.saturating_add(1);
-        self.count
     }
 }
 
@@ -189,17 +171,12 @@ impl Failures {
         window.is_some_and(|window| window.count >= FAILURES && !window.is_over(now))
     }
 
-    fn failed(&mut self, address: IpAddr, now: Duration) -> Note {
+    fn failed(&mut self, address: IpAddr, now: Duration) {
         if self.by_network.len() >= ADDRESSES {
             self.by_network.retain(|_, window| !window.is_over(now));
         }
         let network = self.counted_as(address);
         self.by_network.entry(network).or_default().add(now);
-        if self.records.add(now) > RECORDS {
-            self.uncounted = self.uncounted.saturating_add(1);
-            return Note::Count;
-        }
-        Note::Record { uncounted: std::mem::take(&mut self.uncounted) }
     }
 
     /// An IPv4 address, or the /64 network of an IPv6 address; when there are too many, all others together.
@@ -257,16 +234,6 @@ mod tests {
         assert!(failures.by_network.len() <= ADDRESSES + 1);
         assert!(failures.is_blocked(address(9999), seconds(2)), "one more of very many");
         assert!(!failures.is_blocked(address(9999), seconds(61)));
-    }
-
-    #[test]
-    fn ten_records_a_minute_are_written_and_the_next_one_says_how_many_were_not() {
-        let mut failures = Failures::default();
-        let address: IpAddr = "192.0.2.1".parse().unwrap();
-        let notes: Vec<_> = (0..25).map(|_| failures.failed(address, seconds(1))).collect();
-        assert_eq!(notes.iter().filter(|note| **note == Note::Record { uncounted: 0 }).count(), 10);
-        assert_eq!(failures.failed(address, seconds(61)), Note::Record { uncounted: 15 });
-        assert_eq!(failures.failed(address, seconds(61)), Note::Record { uncounted: 0 });
     }
 
     #[test]

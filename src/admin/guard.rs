@@ -23,6 +23,8 @@ use super::SERVICE;
 use super::bearer::Bearers;
 use super::error::{Failure, Reason};
 use super::tcp::Caller;
+use crate::node::Node;
+use crate::store::{AuditEvent, AuditKind};
 
 /// What a caller may do. Each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +77,7 @@ const ROLES: &[(&str, Role)] = &[
     ("WatchPeers", Role::Read),
     ("AddPeer", Role::Security),
     ("VerifyPeer", Role::Security),
+    ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
     ("BlockPeer", Role::Security),
@@ -117,6 +120,8 @@ pub(super) enum Door {
     Socket {
         /// The daemon's uid.
         own: u32,
+        /// Where refusals are written down.
+        node: Node,
     },
     /// The TCP listener: a token says what the caller may do.
     Listener(Arc<Bearers>),
@@ -136,10 +141,12 @@ impl Door {
     async fn admit(&self, path: &str, caller: Credentials) -> Result<(), Failure> {
         let wanted = wanted(path);
         match self {
-            Self::Socket { own } => {
+            Self::Socket { own, node } => {
                 if may(caller.uid, *own, wanted) {
                     return Ok(());
                 }
+                let uid = caller.uid.map_or_else(|| "nobody".to_owned(), |uid| format!("uid {uid}"));
+                note(node, format!("{uid} on the socket called {path}")).await?;
                 Err(Failure::new(Reason::PermissionDenied, "only root and the daemon's own user may do this")
                     .hint("members of admin.group may record runs and read the status"))
             }
@@ -154,12 +161,20 @@ impl Door {
                     return Ok(());
                 }
                 let (has, needs) = (role.name(), needed.name());
+                note(bearers.node(), format!("{address} with the role {has} called {path}")).await?;
                 let text = format!("this needs the role {needs}; the token has {has}");
                 Err(Failure::new(Reason::PermissionDenied, text)
                     .hint(format!("use a token that was made with `--role {needs}`")))
             }
         }
     }
+}
+
+/// Writes a refusal to the audit log.
+async fn note(node: &Node, detail: String) -> Result<(), Failure> {
+    let event = AuditEvent { event: AuditKind::AdminRefused, peer: None, detail };
+    node.store().note_refusal(event).await?;
+    Ok(())
 }
 
 /// What a caller shows, by its connection and its headers.

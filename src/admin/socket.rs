@@ -157,7 +157,7 @@ fn find_group(groups: &str, name: &str) -> Option<u32> {
 async fn serve(socket: Socket, node: Node) {
     let Socket { listener, file } = socket;
     let own = rustix::process::geteuid().as_raw();
-    let routes = routes(&node, &Door::Socket { own }).await;
+    let routes = routes(&node, &Door::Socket { own, node: node.clone() }).await;
     let stop = node.stopping().clone().cancelled_owned();
     let incoming = UnixListenerStream::new(listener);
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(routes, incoming, stop);

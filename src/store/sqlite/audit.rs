@@ -86,7 +86,7 @@ fn write_sums(tx: &Tx<'_>, sums: Vec<(Option<Refused>, u64)>) -> Result<(), Stor
         let (event, peer, detail) = match who {
             Some(Refused::Stranger) => (AuditKind::StrangersRefused, None, within),
             Some(Refused::Listed(key)) => (AuditKind::RefusalsRepeated, Some(key), within),
-            Some(Refused::Caller) => (AuditKind::CallersRefused, None, within),
+            Some(Refused::Caller) => (AuditKind::AdminRefusalsRepeated, None, within),
             None => {
                 let detail = format!("at least {counted} more before the process ended without a word");
                 (AuditKind::StrangersRefused, None, detail)

@@ -76,7 +76,7 @@ pub(in crate::store) fn refused(tx: &mut Tx<'_>, mut event: AuditEvent) -> Resul
         event.detail.truncate(end);
     }
     let who = match &event.peer {
-        _ if event.event == AuditKind::CallerRefused => Refused::Caller,
+        _ if event.event == AuditKind::AdminRefused => Refused::Caller,
         Some(key) if peer_rows::one(tx.connection, key)?.is_some() => Refused::Listed(*key),
         _ => Refused::Stranger,
     };

@@ -3,6 +3,7 @@
 mod audited;
 mod hostile;
 mod limits;
+mod racers;
 mod raw;
 mod relay;
 mod sealed;
@@ -30,7 +31,9 @@ use super::{
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::limits::Limits;
-use crate::store::{Dial, Flow, NewPeer, OpRow, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store};
+use crate::store::{
+    Dial, Flow, NewPeer, OpRow, OpenOptions, OpsQuery, OwnChange, Peer, PeerEdit, Role, Roles, Store,
+};
 
 /// No test waits longer for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,7 +48,7 @@ struct Instance {
     stop: CancellationToken,
     redial: Arc<Notify>,
     url: Option<HubUrl>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Instance {
@@ -60,9 +63,21 @@ impl Instance {
 
     fn with(seed: u8, clock: Clock, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let own = Identity::from_seed(&[seed; 32]).public_key();
+        let store = Store::create(&folder.path().join("opmesh.db"), own, Clock::system()).unwrap();
+        Self::around(seed, store, folder, clock, limits)
+    }
+
+    /// The same instance in a new process, once the store of the old one is closed.
+    fn reopened(self, seed: u8, limits: Limits) -> Self {
+        let own = self.local.me().identity.public_key();
+        let options = OpenOptions { own, clock: Clock::system(), cache_entries: 100 };
+        let store = Store::open(&self.folder.path().join("opmesh.db"), options).unwrap();
+        Self::around(seed, store, self.folder, Clock::system(), limits)
+    }
+
+    fn around(seed: u8, store: Store, folder: TempDir, clock: Clock, limits: Limits) -> Self {
         let identity = Identity::from_seed(&[seed; 32]);
-        let path = folder.path().join("opmesh.db");
-        let store = Store::create(&path, identity.public_key(), Clock::system()).unwrap();
         let (events, heard) = mpsc::channel(EVENT_QUEUE);
         let local = Arc::new(Local {
             me: RwLock::new(Me {
@@ -83,7 +98,7 @@ impl Instance {
             stop: CancellationToken::new(),
             redial: Arc::new(Notify::new()),
             url: None,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -59,7 +59,10 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         | AuditKind::ScopeDenied
         | AuditKind::RefusedByHub
         | AuditKind::OtherKeyAnswered => "what_sessions_come_to_is_recorded_once_on_the_side_that_sees_it",
-        AuditKind::CallerRefused | AuditKind::CallersRefused => {
+        AuditKind::AdminTokenMade | AuditKind::AdminTokenRevoked => {
+            "a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked"
+        }
+        AuditKind::AdminRefused | AuditKind::AdminRefusalsRepeated => {
             "callers_that_may_not_are_recorded_and_counted"
         }
         AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
@@ -358,12 +361,12 @@ async fn callers_that_may_not_are_recorded_and_counted() {
     let store = place.open();
     for _ in 0..15 {
         let detail = "BlockPeer by uid 1000".to_owned();
-        let event = AuditEvent { event: AuditKind::CallerRefused, peer: None, detail };
+        let event = AuditEvent { event: AuditKind::AdminRefused, peer: None, detail };
         store.note_refusal(event).await.unwrap();
     }
     store.close().await;
     let records = place.open().audit(None, 0).await.unwrap();
     let of = |kind: AuditKind| records.iter().filter(|record| record.event == kind.name()).count();
-    assert_eq!((of(AuditKind::CallerRefused), of(AuditKind::CallersRefused)), (10, 1));
+    assert_eq!((of(AuditKind::AdminRefused), of(AuditKind::AdminRefusalsRepeated)), (10, 1));
     assert_eq!(records.last().unwrap().detail, "5 more within a minute");
 }
