@@ -382,7 +382,7 @@ pub(super) fn admitted(
     checks.push(Check::ok(
         CheckId::Admission,
         Side::Peer,
-        format!("the hub {} lets this instance in", asked.instance),
+        format!("this instance is let in by {}", asked.instance),
     ));
     checks.extend(grants(Known {
         role: Role::KnownHost,
