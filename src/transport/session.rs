@@ -11,7 +11,7 @@ use opmesh_core::handshake::Established;
 use opmesh_core::model::KeyId;
 use opmesh_core::permission::{GrantType, Grants};
 use opmesh_core::protocol::{Capability, EndReason, Message};
-use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
+use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig, Pace};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -143,7 +143,7 @@ async fn run_hub(
 }
 
 /// Connects to a hub and runs one session with it, as the owner of operations.
-pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationToken) -> Outcome {
+pub(super) async fn dial(local: &Arc<Local>, target: Target, pace: Pace, stop: CancellationToken) -> Outcome {
     let (hub, role) = (target.hub, Role::KnownHost);
     let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
     async move {
@@ -158,7 +158,7 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
             Ok(open) => {
                 let begun = local.clock.monotonic();
                 let info = open.info.clone();
-                let (ending, delivered) = run_owner(local, open, target, stop).await;
+                let (ending, delivered) = run_owner(local, open, target, pace, stop).await;
                 part(local, hub, role, &info, ending.clone()).await;
                 let lasted = Some(local.clock.monotonic().saturating_sub(begun));
                 Outcome { ending, lasted, delivered }
@@ -207,6 +207,7 @@ async fn run_owner(
     local: &Arc<Local>,
     open: Opened,
     target: Target,
+    pace: Pace,
     stop: CancellationToken,
 ) -> (Ending, Delivered) {
     let Opened { link, info, established } = open;
@@ -227,6 +228,7 @@ async fn run_owner(
         granted: target.grants.scopes_of(GrantType::ReadOperations),
         accepted: established.accepted,
         process: local.process,
+        pace,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
     let ran =

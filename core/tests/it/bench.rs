@@ -16,7 +16,7 @@ use opmesh_core::protocol::{
 };
 use opmesh_core::replica::{Committed, Transaction};
 use opmesh_core::session::{
-    Changes, Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read,
+    Changes, Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Pace, Read,
 };
 use opmesh_core::succession::{Statement, Succession};
 
@@ -197,6 +197,7 @@ impl OwnerBench {
             granted: GRANTED.parse().unwrap(),
             accepted: "*".parse().unwrap(),
             process: ProcessNonce::new(1).unwrap(),
+            pace: Pace::Full,
         };
         Self {
             owner: Owner::new(config, Duration::ZERO),
