@@ -13,6 +13,7 @@ mod reach;
 mod server;
 mod socket;
 mod tcp;
+mod visitors;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};
