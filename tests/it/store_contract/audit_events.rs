@@ -75,9 +75,6 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::HostAdopted | AuditKind::AdoptionUndone => {
             "what_a_lost_key_wrote_is_listed_under_the_host_that_adopts_it_and_the_key_stays_out"
         }
-        AuditKind::ConfigPushed => {
-            "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
-        }
         AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
             "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
         }
