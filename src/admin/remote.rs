@@ -45,8 +45,7 @@ impl Remote {
     /// From texts: `https://HOST:PORT`, a key ID, and a token.
     pub fn new(url: &str, key_id: &str, token: &str) -> Result<Self, Failure> {
         let invalid = |fault: &dyn fmt::Display| Failure::new(Reason::InvalidArgument, fault);
-        let parsed: HubUrl = url.parse()?;
-        parsed.check_channel(Channel::Tls)?;
+        let parsed = HubUrl::parse(url, Some(Channel::Tls))?;
         if parsed.port == DEFAULT_PORT && !url.trim_end_matches('/').ends_with(&format!(":{DEFAULT_PORT}")) {
             let text = format!("{url} names no port: write the one of the admin listener, as in {url}:9852");
             return Err(invalid(&text));

@@ -9,10 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
-
-use super::past::History;
-use opmesh_core::permission::Scopes;
-
 use opmesh_core::permission::Scopes;
 
 use super::past::History;
@@ -55,16 +51,10 @@ pub struct Seat {
     pub proved: Option<(Position, SetDigest)>,
     /// An owner's set here was equal when last compared, and nothing was applied since.
     pub equal: bool,
-    /// The one of the two that holds a copy has lacked something ever since.
-    /// A host of ours has said so of the repositories that we share with it.
-    pub offered: Option<Offered>,
-    /// A hub of ours has lacked something ever since.
     /// A host of ours has said so of the repositories that we share with it.
     pub offered: Option<Offered>,
     /// The one of the two that holds a copy has lacked something ever since.
     pub behind_since: Option<UnixMs>,
-    /// How the last sessions went.
-    pub history: History,
     /// What the hub, whichever of the two that is, said that it takes of the owner's operations.
     pub accepted: Option<Scopes>,
     /// The last change of an owner's log, as it last said in this session.

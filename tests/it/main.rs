@@ -33,7 +33,6 @@ mod manual;
 mod peer_watch;
 mod proxies;
 mod revocations;
-mod peer_watch;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -75,9 +75,6 @@ const fn driven_by(kind: AuditKind) -> &'static str {
             "shared_repositories_are_taken_refused_one_by_one_and_audited_once"
         }
         AuditKind::SharedReposWithdrawn => "what_a_peer_shared_and_the_plans_on_it_outlive_the_peer",
-        AuditKind::AdminTokenMade | AuditKind::AdminTokenRevoked | AuditKind::AdminRefused => {
-            "a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked"
-        }
         AuditKind::StoreBackedUp | AuditKind::StoreRestored => {
             "a_backup_is_refused_over_a_file_and_a_restore_without_its_key_or_with_another"
         }
