@@ -181,6 +181,12 @@ calls! {
     revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
     /// Calls this instance something else.
     rename_key(RenameKeyRequest) -> Identity;
+    /// Gives this instance a new key.
+    rotate_key(RotateKeyRequest) -> Rotation;
+    /// Files a peer under another key.
+    replace_peer_key(ReplacePeerKeyRequest) -> Peer;
+    /// Shows a lost key's operations under another host.
+    adopt_peer(AdoptPeerRequest) -> Adoption;
     /// Copies the store.
     backup_store(BackupStoreRequest) -> Backup;
     /// Deletes what is kept of a host.

@@ -98,6 +98,9 @@ const ROLES: &[(&str, Role)] = &[
     ("RevokeAdminToken", Role::Security),
     // This instance. A backup holds everything that permissions protect.
     ("RenameKey", Role::Security),
+    ("RotateKey", Role::Security),
+    ("ReplacePeerKey", Role::Security),
+    ("AdoptPeer", Role::Security),
     ("BackupStore", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),
@@ -167,6 +170,7 @@ impl Door {
                     return Ok(());
                 }
                 let (has, needs) = (role.name(), needed.name());
+                let address = connection.address;
                 note(bearers.node(), format!("{address} with the role {has} called {path}")).await?;
                 let text = format!("this needs the role {needs}; the token has {has}");
                 Err(Failure::new(Reason::PermissionDenied, text)

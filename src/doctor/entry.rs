@@ -118,6 +118,10 @@ fn way_in(refusal: Refusal, key: &KeyId, name: &str) -> String {
              two another id: a new data directory and `opmesh init --instance-id`"
                 .to_owned()
         }
+        Refusal::Retired => format!(
+            "another key stands for this one: if it was adopted by mistake, `opmesh peer adopt {key} --undo`; if its \
+             owner rotated it, that machine runs an old copy of the identity"
+        ),
         Refusal::OwnKey => {
             "the identity was copied: give that machine one of its own, a new data directory and `opmesh init`".to_owned()
         }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Peer, Pending, Role, StoreError};
+use crate::store::{Epoch, Learnt, Peer, Pending, Role, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
@@ -35,6 +35,9 @@ use super::sessions::{Registration, Rivalry};
 const STUCK_AFTER: Duration = DEAD_AFTER;
 /// How long an interrupted session goes on handing in what it has; the store takes that within moments.
 const KEEPING: Duration = Duration::from_secs(5);
+
+/// How many frames about keys a peer may send in a session: one that tells, one that answers.
+const LESSONS: usize = 2;
 
 /// The session of either role.
 #[derive(Debug)]
@@ -118,6 +121,11 @@ pub(super) struct Driver {
     handing_in: Option<Task<Pending>>,
     commits: VecDeque<Pending>,
 
+    /// What the peer said about keys, on its way to the store; nothing more is read before it is there.
+    learning: Option<Task<Result<Option<Message>, StoreError>>>,
+    /// How much of that has come.
+    lessons: usize,
+
     closing: bool,
     /// The stream takes nothing more. What it still brings is read until it says why.
     mute: bool,
@@ -153,6 +161,7 @@ enum Event {
     Room(Option<OwnedPermit<Result<Frame, Status>>>),
     Asked(Ask),
     ConfigChanged,
+    Learnt(Result<Option<Message>, StoreError>),
     Read(Result<Option<Frame>, Status>),
     Changed,
     Tick,
@@ -186,11 +195,21 @@ impl Driver {
             transactions: VecDeque::new(),
             handing_in: None,
             commits: VecDeque::new(),
+            learning: None,
+            lessons: 0,
             closing: false,
             mute: false,
             finish: None,
             carried: 0,
         }
+    }
+
+    /// Says this before anything else.
+    pub(super) fn saying(mut self, first: Option<Message>) -> Self {
+        if let Some(message) = first {
+            self.send(message);
+        }
+        self
     }
 
     /// Runs the session to its end.
@@ -255,7 +274,8 @@ impl Driver {
             room = self.link.outbound.clone().reserve_owned(), if wants_room => Event::Room(room.ok()),
             Some(ask) = self.registration.asks.recv(), if !self.closing => Event::Asked(ask),
             Ok(()) = self.config.changed(), if shares => Event::ConfigChanged,
-            read = self.link.inbound.message() => Event::Read(read),
+            learnt = each(self.learning.as_mut()) => Event::Learnt(learnt),
+            read = self.link.inbound.message(), if self.learning.is_none() => Event::Read(read),
             Ok(()) = self.head.changed(), if is_owner => Event::Changed,
             () = tokio::time::sleep(wait) => Event::Tick,
         }
@@ -291,6 +311,16 @@ impl Driver {
             Event::Room(None) => self.mute = true,
             Event::Asked(ask) => self.asked(ask),
             Event::ConfigChanged => self.share(SharingInput::Changed),
+            Event::Learnt(Err(StoreError::Fenced)) => {
+                self.learning = None;
+                self.fenced();
+            }
+            Event::Learnt(learnt) => {
+                self.learning = None;
+                if let Some(answer) = learnt? {
+                    self.send(answer);
+                }
+            }
             Event::Read(read) => {
                 let frame = self.link.opened(read)?;
                 self.received(frame)?;
@@ -320,8 +350,20 @@ impl Driver {
                 self.feed(Input::Heard);
                 self.share(SharingInput::Received(share));
             }
+            Message::Succession(_) | Message::SuccessionKnown(_) => return self.learn(message),
             message => self.feed(Input::Received(message)),
         }
+        Ok(())
+    }
+
+    /// What the peer says about keys concerns the store alone, and all that comes after it.
+    fn learn(&mut self, message: Message) -> Result<(), Ending> {
+        self.lessons += 1;
+        if self.lessons > LESSONS {
+            let (message, state) = ("Succession", "told already");
+            return Err(Ending::Finished(Finish::Violation(Violation::OutOfState { message, state })));
+        }
+        self.learning = Some(Box::pin(learn(self.local.clone(), self.peer, message)));
         Ok(())
     }
 
@@ -553,6 +595,27 @@ impl Wish {
     }
 }
 
+/// Stores what a peer says about its keys, or that it knows ours; what to answer.
+async fn learn(local: Arc<Local>, peer: KeyId, message: Message) -> Result<Option<Message>, StoreError> {
+    match message {
+        Message::Succession(said) => {
+            let newest = said.newest();
+            let learnt = local.store.learn_succession(&peer, said).await?;
+            if learnt == Learnt::OtherFirstKey {
+                tracing::warn!("rows of this peer are hashed with another first key than it tells");
+            }
+            Ok((learnt == Learnt::Known).then_some(Message::SuccessionKnown(newest)))
+        }
+        Message::SuccessionKnown(key) => {
+            if local.me().succession().is_some_and(|ours| ours.newest() == key) {
+                local.store.confirm_succession(&peer, key).await?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}
+
 /// How many operations a frame carries.
 fn operations(message: &Message) -> usize {
     match message {
@@ -566,6 +629,8 @@ fn operations(message: &Message) -> usize {
         | Message::Mark(_)
         | Message::Ack(_)
         | Message::Share(_)
+        | Message::Succession(_)
+        | Message::SuccessionKnown(_)
         | Message::Heartbeat
         | Message::End(_) => 0,
     }

@@ -37,6 +37,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use opmesh_core::config::Allowed;
 use opmesh_core::model::{InstanceId, ProcessNonce};
+use opmesh_core::succession::Succession;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -66,12 +67,32 @@ pub struct Me {
     pub identity: Arc<Identity>,
     /// The label.
     pub instance: InstanceId,
+    /// The key that takes over once every peer knows it.
+    pub next: Option<Arc<Identity>>,
+}
+
+impl Me {
+    /// What peers have to know about the keys, if there was or will be another.
+    pub(crate) fn succession(&self) -> Option<&Succession> {
+        self.next.as_ref().unwrap_or(&self.identity).past()
+    }
 }
 
 impl Local {
     /// Who this instance is at this moment.
     pub fn me(&self) -> Me {
         self.me.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This key waits to take over from now on, or none any more.
+    pub fn set_next(&self, next: Option<Arc<Identity>>) {
+        self.me.write().unwrap_or_else(PoisonError::into_inner).next = next;
+    }
+
+    /// This is the key from now on.
+    pub fn take_key(&self, key: Arc<Identity>) {
+        let mut me = self.me.write().unwrap_or_else(PoisonError::into_inner);
+        (me.identity, me.next) = (key, None);
     }
 
     /// It is called something else from now on.

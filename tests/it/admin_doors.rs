@@ -76,7 +76,7 @@ async fn call(channel: &Channel, path: &str) -> Code {
     call_with(channel, path, None).await
 }
 
-async fn call_with(channel: &Channel, path: &str, authorization: Option<&str>) -> Code {
+pub(crate) async fn call_with(channel: &Channel, path: &str, authorization: Option<&str>) -> Code {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -207,7 +207,7 @@ fn bearer(token: &str) -> String {
 }
 
 /// A connection from this address of this machine that trusts one certificate and asks for a name.
-async fn connect_from(
+pub(crate) async fn connect_from(
     source: [u8; 4],
     address: SocketAddr,
     trusted: &CertificateDer<'static>,

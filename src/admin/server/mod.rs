@@ -205,6 +205,18 @@ impl Admin for Handlers {
         Ok(Response::new(identity::rename(&self.node, &request.into_inner().instance_id).await?))
     }
 
+    async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Answer<pb::Rotation> {
+        Ok(Response::new(identity::rotate(&self.node, &request.into_inner().step).await?))
+    }
+
+    async fn replace_peer_key(&self, request: Request<pb::ReplacePeerKeyRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::replace_key(&self.node, request.into_inner()).await?))
+    }
+
+    async fn adopt_peer(&self, request: Request<pb::AdoptPeerRequest>) -> Answer<pb::Adoption> {
+        Ok(Response::new(hosts::adopt(&self.node, request.into_inner()).await?))
+    }
+
     async fn backup_store(&self, request: Request<pb::BackupStoreRequest>) -> Answer<pb::Backup> {
         Ok(Response::new(backup::backup(&self.node, request.into_inner().path).await?))
     }

@@ -120,9 +120,22 @@ pub(super) async fn resolve(node: &Node, request: pb::ResolvePeerRequest) -> Res
         }
     };
     let peer = node.store().find_peer(&request.peer).await?;
-    node.store().resolve(&peer.key, resolution).await?;
+    node.resolve(&peer.key, resolution).await?;
     node.live().update(peer.key, Role::AuthorizedClient, Seat::decided);
     one(node, &peer.key.to_string()).await
+}
+
+pub(super) async fn replace_key(
+    node: &Node,
+    request: pb::ReplacePeerKeyRequest,
+) -> Result<pb::Peer, Failure> {
+    let new = key_id(&request.key_id)?;
+    let peer = node.store().find_peer(&request.peer).await?;
+    if peer.key == new {
+        let text = format!("{new} is the key of {} already", peer.name);
+        return Err(Failure::new(Reason::NothingToDo, text).hint("`opmesh peer verify` vouches for it"));
+    }
+    show_one(node, &node.store().replace_key(&peer.key, new).await?).await
 }
 
 async fn edit(node: &Node, name: &str, edit: PeerEdit) -> Result<pb::Peer, Failure> {
@@ -177,6 +190,7 @@ fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
         last_seen_unix_ms: show::ms(peer.last_seen),
         status: entries,
         config: None,
+        succeeds: peer.keys.succeeds.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -65,6 +65,7 @@ pub(in crate::store) fn blank(key: KeyId, name: String) -> Peer {
         progress: None,
         replica: None,
         joining: None,
+        keys: crate::store::PeerKeys::default(),
     }
 }
 

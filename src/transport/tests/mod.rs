@@ -85,6 +85,7 @@ impl Instance {
             me: RwLock::new(Me {
                 identity: Arc::new(identity),
                 instance: format!("host-{seed}").parse().unwrap(),
+                next: None,
             }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
