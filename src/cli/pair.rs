@@ -76,7 +76,7 @@ struct Join {
     /// Where the hub is reached; again for more addresses
     #[arg(long, required = true, value_name = "URL")]
     url: Vec<String>,
-    /// How the hub is spoken to: tls, or plain on loopback
+    /// How the hub is spoken to: tls, sealed behind a proxy, or plain on loopback
     #[arg(long, value_name = "C")]
     channel: Option<String>,
     /// What the hub may do with this instance's things [default: `READ_OPERATIONS:*`]

@@ -127,7 +127,7 @@ Examples:
         /// All its addresses
         #[arg(long, value_name = "URL", required_unless_present_any = ["channel", "accept"])]
         url: Vec<String>,
-        /// How it is spoken to: tls, or plain on loopback
+        /// How it is spoken to: tls, sealed behind a proxy, or plain on loopback
         #[arg(long, value_name = "C")]
         channel: Option<String>,
         /// All of what is taken in of its operations
@@ -175,7 +175,7 @@ struct Add {
     /// Where it is reached: makes it a hub that this instance dials
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
-    /// How it is spoken to: tls, or plain on loopback
+    /// How it is spoken to: tls, sealed behind a proxy, or plain on loopback
     #[arg(long, value_name = "C", requires = "url")]
     channel: Option<String>,
     /// What it may do with this instance's things [default: nothing]

@@ -20,10 +20,12 @@ use crate::transport::{AddressFault, Listen};
 #[command(after_help = "Examples:
   opmesh serve
   opmesh serve --listen 0.0.0.0:9850
+  opmesh serve --listen sealed://127.0.0.1:9850
   opmesh serve --listen none
   opmesh serve --listen 127.0.0.1:0 --listen plain://127.0.0.1:0")]
 pub(super) struct Serve {
-    /// Where to listen for hosts, again for more: bare is tls, plain on loopback only, none for a pure host
+    /// Where to listen for hosts, again for more: bare is tls, sealed is for proxies, plain on loopback only, none for
+    /// a pure host
     #[arg(long, value_name = "[CHANNEL://]ADDR", default_value = "127.0.0.1:9850")]
     listen: Vec<Door>,
     /// Where the admin socket is [default: admin.sock in the data folder]

@@ -14,7 +14,7 @@ use super::fault::{ConfigError, Place};
 const MAX_CACHE_ENTRIES: i64 = 16 * 1024 * 1024;
 
 /// All keys, for naming the nearest one.
-const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 24] = [
     "admin.certificate",
     "admin.group",
     "admin.key",
@@ -35,6 +35,10 @@ const KEYS: [&str; 20] = [
     "limits.unauthenticated_per_address",
     "log.format",
     "log.level",
+    "sharing.allow_command_prefix",
+    "sharing.allow_env",
+    "sharing.allow_flags",
+    "sharing.allow_hooks",
 ];
 
 /// The file as written.
@@ -49,6 +53,8 @@ pub(super) struct File {
     pub(super) limits: Option<super::limits::Written>,
     /// What is logged and how.
     pub(super) log: Option<Log>,
+    /// What peers may set.
+    pub(super) sharing: Option<super::sharing::Written>,
 }
 
 /// `[admin]`

@@ -167,6 +167,45 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_lists_every_key_with_its_default_and_its_range() {
+        let manual = include_str!("../../docs/operations.md");
+        let all = Limits::default();
+        let count = |default: u32, range: RangeInclusive<u32>| {
+            (default.to_string(), format!("{} to {}", range.start(), range.end()))
+        };
+        let span =
+            (format!("`\"{}h\"`", all.session_age.as_secs() / 3600), "`\"1m\"` to `\"30d\"`".to_owned());
+        let shared = (
+            format!("`{:?}`", all.shared_addresses.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "any addresses".to_owned(),
+        );
+        let expected = [
+            ("connections", count(all.connections, CONNECTIONS)),
+            ("unauthenticated", count(all.unauthenticated, STRANGERS)),
+            ("unauthenticated_per_address", count(all.unauthenticated_per_address, ANY)),
+            ("accepts_per_second", count(all.accepts_per_second, ANY)),
+            ("accepts_per_second_per_address", count(all.accepts_per_second_per_address, ANY)),
+            ("attempts_per_minute", count(all.attempts_per_minute, ANY)),
+            ("attempts_per_minute_per_address", count(all.attempts_per_minute_per_address, ANY)),
+            ("attempts_per_minute_per_key", count(all.attempts_per_minute_per_key, ANY)),
+            ("token_tries_per_minute", count(all.token_tries_per_minute, ANY)),
+            ("token_tries_per_minute_per_address", count(all.token_tries_per_minute_per_address, ANY)),
+            ("live_tokens", count(all.live_tokens, ANY)),
+            ("session_age", span),
+            ("shared_addresses", shared),
+        ];
+        for (key, (default, range)) in &expected {
+            let row = format!("| `limits.{key}` | {default} | {range} |");
+            assert!(manual.contains(&row), "docs/operations.md lacks {row}");
+        }
+        let listed =
+            manual.lines().filter(|line| line.starts_with("| `limits.") && !line.contains("limits.…"));
+        assert_eq!(listed.count(), expected.len(), "a key that is none");
+        let known = crate::config::file::KEYS.iter().filter(|key| key.starts_with("limits."));
+        assert_eq!(known.count(), expected.len(), "a key that the manual lacks");
+    }
+
+    #[test]
     fn a_session_runs_from_a_minute_to_thirty_days() {
         for (text, good) in [("60s", true), ("30d", true), ("59s", false), ("721h", false), ("1 h", false)] {
             assert_eq!(parse(&format!("session_age = \"{text}\"")).is_ok(), good, "{text}");

@@ -6,6 +6,7 @@
 mod fault;
 mod file;
 mod limits;
+mod sharing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::{fs, io};
 
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
+
+use opmesh_core::config::Allowed;
 
 use crate::limits::Limits;
 use crate::places::ConfigFile;
@@ -34,6 +37,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `log.level`. Default: info.
     pub log_level: LogLevel,
+    /// `[sharing]`: what peers may set although it runs programs. Default: nothing.
+    pub allowed: Allowed,
 }
 
 /// A certificate of its own for the admin listener, both files in PEM.
@@ -55,6 +60,7 @@ impl Default for Config {
             limits: Limits::default(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
+            allowed: Allowed::default(),
         }
     }
 }
@@ -97,6 +103,7 @@ impl Config {
             limits: limits::limits(path, text, file.limits.unwrap_or_default())?,
             log_format: log.format.unwrap_or(usual.log_format),
             log_level: log.level.unwrap_or(usual.log_level),
+            allowed: sharing::allowed(path, text, file.sharing.unwrap_or_default())?,
         })
     }
 }
@@ -122,7 +129,9 @@ mod tests {
         let text = "[admin]\ngroup = \"backup\"\nlisten = \"[::1]:9852\"\ncertificate = \"a.pem\"\nkey = \"/b.pem\"\n\
                     [cache]\nentries = 0\n\
                     [limits]\nconnections = 100\nsession_age = \"90m\"\nshared_addresses = []\n\
-                    [log]\nformat = \"json\"\nlevel = \"debug\"\n";
+                    [log]\nformat = \"json\"\nlevel = \"debug\"\n\
+                    [sharing]\nallow_hooks = [\"mail\"]\nallow_command_prefix = [\"nice -n19\"]\n\
+                    allow_env = [\"AWS_REGION\"]\nallow_flags = [\"--cacert\"]\n";
         let limits = Limits {
             connections: 100,
             session_age: Duration::from_mins(90),
@@ -140,6 +149,12 @@ mod tests {
             limits,
             log_format: LogFormat::Json,
             log_level: LogLevel::Debug,
+            allowed: Allowed {
+                hooks: ["mail".to_owned()].into(),
+                command_prefixes: ["nice -n19".to_owned()].into(),
+                env: ["AWS_REGION".to_owned()].into(),
+                flags: ["--cacert".to_owned()].into(),
+            },
         };
         assert_eq!(parse(text).unwrap(), expected);
     }
@@ -180,7 +195,7 @@ mod tests {
         1 | [network]
           |  ^^^^^^^
           |
-          = help: the tables are admin, cache, limits, log
+          = help: the tables are admin, cache, limits, log, sharing
         "#);
     }
 
@@ -216,6 +231,27 @@ mod tests {
         1 | [log
           |     ^
         "#);
+    }
+
+    #[test]
+    fn a_name_that_would_allow_nothing_is_shown_where_it_stands() {
+        insta::assert_snapshot!(parse("[sharing]\nallow_flags = [\"--tag\", \"cacert\"]\n").unwrap_err(), @r#"
+        sharing.allow_flags has a name that allows nothing
+         --> /etc/opmesh.toml:2:25
+          |
+        2 | allow_flags = ["--tag", "cacert"]
+          |                         ^^^^^^^^
+          |
+          = help: expected a flag with its dashes, such as "--cacert", or with the beginning of its value, such as "--option=s3.region"
+        "#);
+        for bad in [
+            "allow_hooks = [\"\"]",
+            "allow_command_prefix = [\"nice  -n19\"]",
+            "allow_env = [\"A=B\"]",
+            "allow_flags = [\"--x=\"]",
+        ] {
+            assert!(parse(&format!("[sharing]\n{bad}\n")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::reach::{self, Subject};
 use crate::node::Node;
 use crate::store::Peer;
 use crate::transport::probe::{self, Answer, Stage};
-use crate::transport::{Channel, DialError, HubUrl};
+use crate::transport::{Channel, DialError, HubUrl, Scheme};
 
 /// Tries every URL of the hub in turn until one leads to it, as the dialer does.
 pub(super) async fn dial(node: &Node, peer: &Peer, subject: &Subject, report: &Report) {
@@ -33,12 +33,9 @@ fn address(peer: &Peer, url: &str) -> Result<HubUrl, Check> {
         let next = format!("`opmesh peer set {} --url https://HOST:PORT`", peer.name);
         Check::fail(CheckId::Name, Side::Here, fault.to_string(), next)
     };
-    let url: HubUrl = url.parse().map_err(|error| fault(&error))?;
     let channel = peer.dial.channel.as_deref().map(str::parse::<Channel>).transpose();
-    match channel.map_err(|error| fault(&error))? {
-        Some(channel) => url.check_channel(channel).map(|()| url.clone()).map_err(|error| fault(&error)),
-        None => Ok(url),
-    }
+    let channel = channel.map_err(|error| fault(&error))?;
+    HubUrl::parse(url, channel).map_err(|error| fault(&error))
 }
 
 async fn steps(node: &Node, subject: &Subject, url: &HubUrl, given: &Grants) -> Vec<Check> {
@@ -84,7 +81,9 @@ async fn inquire(
         Ok(line) => line,
         Err(error) => {
             let answer = match error {
-                DialError::NotAHub { .. } => Some(probe::look(url, addresses).await),
+                DialError::NotAHub { .. } | DialError::OtherTls { .. } | DialError::NoWay { .. } => {
+                    Some(probe::look(url, addresses).await)
+                }
                 _ => None,
             };
             return reach::no_channel(subject, url, &error, answer.as_ref());
@@ -95,7 +94,7 @@ async fn inquire(
         Ok(asked) => secured.into_iter().flatten().chain(reach::admitted(subject, given, &asked)).collect(),
         Err((stage, ending)) => {
             // Without TLS nothing has been heard until here: whatever answers may be anything.
-            if url.channel == Channel::Plain && stage == Stage::Stream {
+            if url.scheme == Scheme::Http && stage == Stage::Stream {
                 let answer = probe::look(url, addresses).await;
                 if answer != Answer::PlainHttp2 {
                     let error = DialError::NotAHub { url: url.to_string(), reason: ending.to_string() };

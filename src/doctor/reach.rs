@@ -11,7 +11,7 @@ use opmesh_core::protocol::{Findings, Room, Standing};
 use super::check::{Check, CheckId, READ, Side};
 use super::words;
 use crate::transport::probe::{Answer, Shown, Stage, Told};
-use crate::transport::{Channel, DEFAULT_PORT, DialError, Ending, HubUrl, PROGRAM};
+use crate::transport::{Channel, DEFAULT_PORT, DialError, Ending, HubUrl, PROGRAM, Scheme};
 
 /// Clocks that differ by more are pointed out.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
@@ -74,9 +74,11 @@ pub(super) fn no_tcp(subject: &Subject, url: &HubUrl, error: &std::io::Error) ->
 
 /// The channel came about.
 pub(super) fn channel(url: &HubUrl) -> Check {
-    let seen = match url.channel {
-        Channel::Tls => "TLS 1.3, ALPN h2, X25519MLKEM768",
-        Channel::Plain => "plain HTTP/2, on this machine",
+    let seen = match (url.channel, url.scheme) {
+        (Channel::Tls, _) => "TLS 1.3, ALPN h2, X25519MLKEM768",
+        (Channel::Sealed, Scheme::Https) => "somebody's TLS, ALPN h2, trusted for nothing: sealed inside",
+        (Channel::Sealed, Scheme::Http) => "HTTP/2 without TLS: sealed inside",
+        (Channel::Plain, _) => "plain HTTP/2, on this machine",
     };
     Check::ok(CheckId::Channel, Side::Network, seen)
 }
@@ -96,12 +98,20 @@ pub(super) fn no_channel(
     let fail = |side, seen: String, next: String| vec![Check::fail(CheckId::Channel, side, seen, next)];
     match (error, answer) {
         (DialError::OtherKey { other, .. }, _) => vec![channel(url), other_key(subject, other.presented)],
-        (DialError::NotAHub { .. }, Some(answer)) => vec![not_a_hub(subject, url, error, answer)],
+        (DialError::NotAHub { .. } | DialError::OtherTls { .. } | DialError::NoWay { .. }, Some(answer)) => {
+            vec![not_a_hub(subject, url, error, answer)]
+        }
         (DialError::NotLoopback { .. }, _) => fail(Side::Here, error.to_string(), subject.set_url()),
         (DialError::Setup { .. }, _) => {
             fail(Side::Here, error.to_string(), "look at this instance's log".to_owned())
         }
-        (DialError::NotAHub { .. } | DialError::Unreachable { .. }, _) => {
+        (
+            DialError::NotAHub { .. }
+            | DialError::OtherTls { .. }
+            | DialError::NoWay { .. }
+            | DialError::Unreachable { .. },
+            _,
+        ) => {
             let next = format!("look at the hub's log, and correct the address with {}", subject.set_url());
             fail(Side::Peer, error.to_string(), next)
         }
@@ -160,6 +170,21 @@ fn not_a_hub(subject: &Subject, url: &HubUrl, error: &DialError, answer: &Answer
                 subject.name, url.host, url.port
             ),
         ),
+        (Answer::PlainHttp2, Channel::Sealed) if url.scheme == Scheme::Https => (
+            Side::Network,
+            "it answers HTTP/2 without TLS, and the entry says https".to_owned(),
+            sealed_at(subject, url, "http"),
+        ),
+        (Answer::Tls(_) | Answer::OnlyTls, Channel::Sealed) if url.scheme == Scheme::Http => (
+            Side::Network,
+            "it answers with TLS, and the entry says http".to_owned(),
+            sealed_at(subject, url, "https"),
+        ),
+        (Answer::Tls(_) | Answer::OnlyTls, Channel::Sealed) => (
+            Side::Network,
+            format!("TLS answers, but no stream can pass: {error}"),
+            "allow HTTP/2 (ALPN h2) in the proxy (docs/operations.md, behind a proxy)".to_owned(),
+        ),
         (Answer::Tls(shown), Channel::Tls) => return foreign_tls(subject, error, shown),
         (Answer::OnlyTls, Channel::Tls) => (
             Side::Network,
@@ -169,11 +194,15 @@ fn not_a_hub(subject: &Subject, url: &HubUrl, error: &DialError, answer: &Answer
             ),
             SEALED.to_owned(),
         ),
-        (Answer::Nothing, _) | (Answer::PlainHttp2, Channel::Plain) => {
+        (Answer::Nothing, _) | (Answer::PlainHttp2, Channel::Plain | Channel::Sealed) => {
             (Side::Peer, format!("it takes connections, but answers nothing: {error}"), wrong_port())
         }
     };
     Check::fail(CheckId::Channel, side, seen, next)
+}
+
+fn sealed_at(subject: &Subject, url: &HubUrl, scheme: &str) -> String {
+    format!("`opmesh peer set {} --url {scheme}://{}:{} --channel sealed`", subject.name, url.host, url.port)
 }
 
 const SEALED: &str = "something between ends TLS: let it pass TCP through, or use the sealed channel on both sides \
@@ -249,7 +278,7 @@ fn silent(url: &HubUrl) -> Check {
             "the hub takes the connection, but does not answer on it",
             "the hub's process stands still or is overloaded: look at its machine and its log",
         ),
-        Channel::Plain => (
+        Channel::Plain | Channel::Sealed => (
             Side::Network,
             "nothing came back for as long as this side kept its stream open: something between collects a request \
              before it passes it on, or the hub stands still",
@@ -269,6 +298,13 @@ fn no_challenge(subject: &Subject, url: &HubUrl, ending: &Ending) -> Vec<Check> 
     };
     match ending {
         Ending::HandshakeTimeout => vec![silent(url)],
+        Ending::HubError { code, .. } if code == "FailedPrecondition" => {
+            let next = format!(
+                "give the entry the channel that the hub names: `opmesh peer set {} --channel …`",
+                subject.name
+            );
+            vec![Check::fail(CheckId::Channel, Side::Peer, ending.to_string(), next)]
+        }
         Ending::TurnedAway(_) => vec![
             streams(),
             old(format!(

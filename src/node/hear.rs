@@ -151,6 +151,8 @@ impl Seat {
             }
             Ending::Finished(_)
             | Ending::Wire(_)
+            | Ending::OtherChannel { .. }
+            | Ending::Seal(_)
             | Ending::Handshake(_)
             | Ending::HandshakeTimeout
             | Ending::TooOften

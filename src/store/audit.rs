@@ -68,7 +68,6 @@ kinds! {
     ConflictRefused "conflict_refused" "an operator decided that the database which was refused is the wrong one"
     AdminTokenMade "admin_token_made" "a token of the admin listener was made; with its number, label and role"
     AdminTokenRevoked "admin_token_revoked" "a token of the admin listener was revoked"
-    AdminRefused "admin_refused" "a call of the admin service was refused: by uid on the socket, by token or role on the listener"
     OwnInstanceRenamed "own_instance_renamed" "this instance has another instance id; its peers learn it in their next session"
     HostForgetBegun "host_forget_begun" "an operator ordered that everything kept of a host be deleted"
     HostForgotten "host_forgotten" "everything kept of a host is deleted; with the counts"
@@ -83,6 +82,7 @@ kinds! {
     SharedReposTaken "shared_repos_taken" "repositories that a hub shares were received, changed or not shared any more"
     SharedRepoRefused "shared_repo_refused" "repositories that a hub shares were not taken, each with the rule; not repeated while the same are refused"
     SharedReposWithdrawn "shared_repos_withdrawn" "a peer was removed or may share less; what it had shared stays and is marked"
+    AdminRefused "admin_refused" "a call of the admin service was refused: by uid on the socket, by token or role on the listener"
     OwnerReleased "owner_released" "an operator let the repairs of a quarantined host begin again"
     AdminRefusalsRepeated "admin_refusals_repeated" "so many more calls of the admin service were refused within a minute"
 }

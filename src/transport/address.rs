@@ -10,12 +10,18 @@ use rustls::pki_types::ServerName;
 
 /// Where hubs listen unless told otherwise.
 pub const DEFAULT_PORT: u16 = 9850;
+/// Where proxies that end TLS listen.
+const HTTPS_PORT: u16 = 443;
+/// Where other proxies do.
+const HTTP_PORT: u16 = 80;
 
 /// How a connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
     /// TLS 1.3 with the identity key pinned.
     Tls,
+    /// Sealed inside the stream, through proxies that end TLS.
+    Sealed,
     /// Not at all: for debugging, on loopback only.
     Plain,
 }
@@ -45,7 +51,7 @@ pub enum AddressFault {
         /// What stands in its place.
         port: String,
     },
-    /// `http://` with TLS, or `https://` without.
+    /// `http://` with TLS, or `https://` with plain.
     #[error("{url:?} does not fit the channel {channel}: use {expected}")]
     SchemeOfChannel {
         /// The whole text.
@@ -56,7 +62,7 @@ pub enum AddressFault {
         expected: &'static str,
     },
     /// Not a channel of this version.
-    #[error("{0:?} is no channel: expected tls or plain")]
+    #[error("{0:?} is no channel: expected tls, sealed or plain")]
     Channel(String),
     /// Not an address to listen on.
     #[error("{0:?} is no address to listen on: expected [CHANNEL://]IP:PORT")]
@@ -69,16 +75,12 @@ pub enum AddressFault {
 }
 
 impl Channel {
-    const ALL: [(Self, &'static str, &'static str); 2] =
-        [(Self::Tls, "tls", "https://"), (Self::Plain, "plain", "http://")];
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Tls, "tls"), (Self::Sealed, "sealed"), (Self::Plain, "plain")];
 
     /// The name in configuration, lists and JSON.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(channel, ..)| *channel == self).map_or("", |(_, name, _)| *name)
-    }
-
-    fn scheme(self) -> &'static str {
-        Self::ALL.iter().find(|(channel, ..)| *channel == self).map_or("", |(.., scheme)| *scheme)
+        Self::ALL.iter().find(|(channel, _)| *channel == self).map_or("", |(_, name)| *name)
     }
 }
 
@@ -92,29 +94,88 @@ impl FromStr for Channel {
     type Err = AddressFault;
 
     fn from_str(text: &str) -> Result<Self, AddressFault> {
-        let known = Self::ALL.iter().find(|(_, name, _)| *name == text);
-        known.map(|(channel, ..)| *channel).ok_or_else(|| AddressFault::Channel(text.to_owned()))
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(channel, _)| *channel).ok_or_else(|| AddressFault::Channel(text.to_owned()))
     }
 }
 
-/// A hub's URL: `https://HOST[:PORT]` for TLS, `http://HOST[:PORT]` for plain.
+/// What carries the streams of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// TLS, the hub's own or a proxy's.
+    Https,
+    /// HTTP/2 without TLS.
+    Http,
+}
+
+impl Scheme {
+    const ALL: [(Self, &'static str); 2] = [(Self::Https, "https://"), (Self::Http, "http://")];
+
+    fn prefix(self) -> &'static str {
+        Self::ALL.iter().find(|(scheme, _)| *scheme == self).map_or("", |(_, prefix)| *prefix)
+    }
+
+    /// The channel of a URL that has none beside it.
+    const fn channel(self) -> Channel {
+        match self {
+            Self::Https => Channel::Tls,
+            Self::Http => Channel::Plain,
+        }
+    }
+
+    /// Where the other side listens unless the URL says it: a hub at its own port, a proxy at that of the scheme.
+    const fn port(self, channel: Channel) -> u16 {
+        match (channel, self) {
+            (Channel::Tls | Channel::Plain, _) => DEFAULT_PORT,
+            (Channel::Sealed, Self::Https) => HTTPS_PORT,
+            (Channel::Sealed, Self::Http) => HTTP_PORT,
+        }
+    }
+}
+
+/// A hub's URL and how it is spoken to: `https://HOST[:PORT]` with TLS, `http://HOST[:PORT]` with plain, either with
+/// sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubUrl {
-    /// What the scheme says.
+    /// How the session is protected.
     pub channel: Channel,
+    /// What carries it there.
+    pub scheme: Scheme,
     /// A name or an address, without brackets.
     pub host: String,
-    /// [`DEFAULT_PORT`] unless given.
+    /// The one of channel and scheme unless given.
     pub port: u16,
 }
 
 impl HubUrl {
-    /// Refuses a URL that does not fit the channel that was configured beside it.
-    pub fn check_channel(&self, channel: Channel) -> Result<(), AddressFault> {
-        if self.channel == channel {
-            return Ok(());
+    /// Reads a URL beside which this channel is configured; without one the scheme says it.
+    pub fn parse(text: &str, channel: Option<Channel>) -> Result<Self, AddressFault> {
+        let scheme = |(scheme, prefix): &(Scheme, &str)| Some((*scheme, text.strip_prefix(prefix)?));
+        let (scheme, rest) =
+            Scheme::ALL.iter().find_map(scheme).ok_or_else(|| AddressFault::Scheme(text.to_owned()))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        for (mark, part) in [('/', "path"), ('?', "query"), ('#', "fragment"), ('@', "user part")] {
+            if rest.contains(mark) {
+                return Err(AddressFault::Surplus { url: text.to_owned(), part });
+            }
         }
-        Err(AddressFault::SchemeOfChannel { url: self.to_string(), channel, expected: channel.scheme() })
+        let (host, port) = host_and_port(text, rest)?;
+        if ServerName::try_from(host).is_err() {
+            return Err(AddressFault::Host(text.to_owned()));
+        }
+        let channel = channel.unwrap_or(scheme.channel());
+        let port = port.unwrap_or(scheme.port(channel));
+        let url = Self { channel, scheme, host: host.to_owned(), port };
+        match (channel, scheme) {
+            (Channel::Sealed, _) | (Channel::Tls, Scheme::Https) | (Channel::Plain, Scheme::Http) => Ok(url),
+            (Channel::Tls, Scheme::Http) => Err(url.misfit(Scheme::Https)),
+            (Channel::Plain, Scheme::Https) => Err(url.misfit(Scheme::Http)),
+        }
+    }
+
+    fn misfit(&self, expected: Scheme) -> AddressFault {
+        let (url, channel) = (self.to_string(), self.channel);
+        AddressFault::SchemeOfChannel { url, channel, expected: expected.prefix() }
     }
 
     /// `HOST:PORT`, an IPv6 address in brackets.
@@ -129,34 +190,11 @@ impl HubUrl {
 
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.channel.scheme(), self.authority())
+        write!(f, "{}{}", self.scheme.prefix(), self.authority())
     }
 }
 
-impl FromStr for HubUrl {
-    type Err = AddressFault;
-
-    fn from_str(text: &str) -> Result<Self, AddressFault> {
-        let scheme = |(channel, _, scheme): &(Channel, &str, &str)| {
-            text.strip_prefix(scheme).map(|rest| (*channel, rest))
-        };
-        let (channel, rest) =
-            Channel::ALL.iter().find_map(scheme).ok_or_else(|| AddressFault::Scheme(text.to_owned()))?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        for (mark, part) in [('/', "path"), ('?', "query"), ('#', "fragment"), ('@', "user part")] {
-            if rest.contains(mark) {
-                return Err(AddressFault::Surplus { url: text.to_owned(), part });
-            }
-        }
-        let (host, port) = host_and_port(text, rest)?;
-        if ServerName::try_from(host).is_err() {
-            return Err(AddressFault::Host(text.to_owned()));
-        }
-        Ok(Self { channel, host: host.to_owned(), port })
-    }
-}
-
-fn host_and_port<'a>(url: &str, text: &'a str) -> Result<(&'a str, u16), AddressFault> {
+fn host_and_port<'a>(url: &str, text: &'a str) -> Result<(&'a str, Option<u16>), AddressFault> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or_else(|| AddressFault::Host(url.to_owned()))?;
@@ -164,9 +202,9 @@ fn host_and_port<'a>(url: &str, text: &'a str) -> Result<(&'a str, u16), Address
         }
         None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    let Some(port) = port else { return Ok((host, DEFAULT_PORT)) };
+    let Some(port) = port else { return Ok((host, None)) };
     match port.parse() {
-        Ok(number) if number > 0 => Ok((host, number)),
+        Ok(number) if number > 0 => Ok((host, Some(number))),
         _ => Err(AddressFault::Port { url: url.to_owned(), port: port.to_owned() }),
     }
 }
@@ -207,7 +245,11 @@ mod tests {
     use super::*;
 
     fn url(text: &str) -> Result<String, String> {
-        text.parse::<HubUrl>().map(|url| url.to_string()).map_err(|fault| fault.to_string())
+        on(text, None)
+    }
+
+    fn on(text: &str, channel: Option<Channel>) -> Result<String, String> {
+        HubUrl::parse(text, channel).map(|url| url.to_string()).map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -242,9 +284,19 @@ mod tests {
 
     #[test]
     fn a_url_must_fit_the_channel_that_is_configured() {
-        let plain: HubUrl = "http://127.0.0.1".parse().unwrap();
-        assert!(plain.check_channel(Channel::Plain).is_ok());
-        assert!(plain.check_channel(Channel::Tls).unwrap_err().to_string().contains("use https://"));
+        assert!(on("http://127.0.0.1", Some(Channel::Plain)).is_ok());
+        assert!(on("http://127.0.0.1", Some(Channel::Tls)).unwrap_err().contains("use https://"));
+        assert!(on("https://127.0.0.1", Some(Channel::Plain)).unwrap_err().contains("use http://"));
+        assert_eq!(HubUrl::parse("https://hub", None).unwrap().channel, Channel::Tls);
+        assert_eq!(HubUrl::parse("http://hub", None).unwrap().channel, Channel::Plain);
+    }
+
+    #[test]
+    fn a_sealed_channel_goes_to_where_proxies_listen() {
+        let sealed = |text| on(text, Some(Channel::Sealed)).unwrap();
+        assert_eq!(sealed("https://hub.example"), "https://hub.example:443");
+        assert_eq!(sealed("http://hub.example"), "http://hub.example:80");
+        assert_eq!(sealed("https://hub.example:8443"), "https://hub.example:8443");
     }
 
     #[test]
@@ -253,10 +305,11 @@ mod tests {
         assert!("plain://127.0.0.1:0".parse::<Listen>().is_ok());
         assert!("plain://[::1]:0".parse::<Listen>().is_ok());
         assert!("tls://0.0.0.0:9850".parse::<Listen>().is_ok());
+        assert!("sealed://0.0.0.0:9850".parse::<Listen>().is_ok());
         for (text, named) in [
             ("plain://0.0.0.0:9850", "not a loopback address"),
             ("plain://192.0.2.1:9850", "not a loopback address"),
-            ("sealed://127.0.0.1:1", "no channel"),
+            ("open://127.0.0.1:1", "no channel"),
             ("127.0.0.1", "no address"),
         ] {
             assert!(text.parse::<Listen>().unwrap_err().to_string().contains(named), "{text}");

@@ -3,7 +3,8 @@
 //! Called by the listeners before anything is read from a connection, and by the connection's gate when its peer turns
 //! out to be known. Nobody is told apart yet, so that the limits are made such that no stranger can keep a listed peer
 //! out: where there are too many strangers, one of them, by chance, goes, not the newest; and what comes from an
-//! address where a peer has proved itself is not held up by those who come from elsewhere.
+//! address where a peer has proved itself is not held up by those who come from elsewhere. Behind a proxy the same is
+//! counted of streams, without addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -91,12 +92,27 @@ impl Admission {
 
     /// Counts a new connection, as a stranger's. Where it is one too many of these, another one is told to leave.
     pub(super) fn admit(&self, address: IpAddr, now: Duration) -> Result<Admitted, Turned> {
+        let network = network(address);
         let mut state = self.state();
+        let origin = self.origin(address, network, &state);
+        self.take_in(&mut state, network, origin, now)
+    }
+
+    /// The same for what a proxy brings: its address says nothing about the peer's.
+    pub(super) fn admit_behind_proxy(&self, now: Duration) -> Result<Admitted, Turned> {
+        self.take_in(&mut self.state(), Ipv6Addr::UNSPECIFIED.into(), Origin::Shared, now)
+    }
+
+    fn take_in(
+        &self,
+        state: &mut State,
+        network: IpAddr,
+        origin: Origin,
+        now: Duration,
+    ) -> Result<Admitted, Turned> {
         if state.connections >= self.limits.connections {
             return Err(Turned::Full(self.limits.connections));
         }
-        let network = network(address);
-        let origin = self.origin(address, network, &state);
         match origin {
             Origin::New => state.keep_pace(network, now, &self.limits)?,
             Origin::Known => state.keep_own_pace(network, now, &self.limits)?,
@@ -108,7 +124,6 @@ impl Admission {
         state.connections += 1;
         let number = state.numbers;
         state.strangers.insert(number, Stranger { network, origin, leave: leave.clone() });
-        drop(state);
         Ok(Admitted { admission: self.clone(), number, leave, made_room })
     }
 

@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel as HttpChannel, Endpoint};
 use tower::service_fn;
 
-use super::address::{Channel, HubUrl};
-use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::address::{Channel, HubUrl, Scheme};
+use super::connection::{
+    self, Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection,
+};
 use super::server::http2;
 use super::tls::{self, OtherKey, TlsError};
 
@@ -34,9 +36,28 @@ pub enum DialError {
         /// The system's words.
         reason: String,
     },
-    /// Somebody answers, but not with TLS as opmesh speaks it.
+    /// Somebody answers, but not with HTTP/2.
     #[error("{url} answers, but not like a hub: {reason}")]
     NotAHub {
+        /// Where.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Somebody answers, but not with TLS as opmesh speaks it.
+    #[error(
+        "{url} answers, but without the certificate of an opmesh hub: {reason}; if a proxy ends TLS there, give the \
+         hub a sealed listener behind it and dial with `--channel sealed`"
+    )]
+    OtherTls {
+        /// Where.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A proxy, or whatever ends TLS in front of a sealed listener, does not speak as needed.
+    #[error("{url} answers, but no sealed channel can pass there: {reason}")]
+    NoWay {
         /// Where.
         url: String,
         /// What went wrong.
@@ -65,7 +86,7 @@ pub enum DialError {
 }
 
 /// A connection over which one Sync stream can be opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Dialled {
     pub(super) http: HttpChannel,
     pub(super) info: Arc<ConnectionInfo>,
@@ -82,19 +103,29 @@ pub(super) async fn connect_over(url: &HubUrl, hub: KeyId, socket: TcpStream) ->
     let address = socket.peer_addr().map_err(|error| unreachable_at(url, &error))?;
     let gate = Gate::new(None);
     let gated = Gated::new(socket, gate.clone(), HANDSHAKE_TIMEOUT);
-    let (connection, tls_peer) = match url.channel {
-        Channel::Plain if !address.ip().to_canonical().is_loopback() => {
+    let info = |protection| Arc::new(ConnectionInfo { gate, protection, address });
+    let (connection, info, tls_peer) = match (url.channel, url.scheme) {
+        (Channel::Plain, _) if !address.ip().to_canonical().is_loopback() => {
             return Err(DialError::NotLoopback { url: url.to_string() });
         }
-        Channel::Plain => {
-            (Connection::plain(gated, ConnectionInfo { gate, keys: ChannelKeys::Plain, address }), None)
+        (Channel::Plain, _) => {
+            let info = info(Protection::Bound(ChannelKeys::Plain));
+            (Connection::bare(gated, Below::Peer(info.clone())), info, None)
         }
-        Channel::Tls => {
+        (Channel::Tls, _) => {
             let (stream, keys, shown) = secure(url, hub, gated).await?;
-            (Connection::tls(stream, ConnectionInfo { gate, keys, address }), Some(shown))
+            let info = info(Protection::Bound(keys));
+            (Connection::tls(stream, Below::Peer(info.clone())), info, Some(shown))
+        }
+        (Channel::Sealed, Scheme::Http) => {
+            let info = info(Protection::Sealed);
+            (Connection::bare(gated, Below::Peer(info.clone())), info, None)
+        }
+        (Channel::Sealed, Scheme::Https) => {
+            let info = info(Protection::Sealed);
+            (Connection::tls(pass(url, gated).await?, Below::Peer(info.clone())), info, None)
         }
     };
-    let info = connection.info();
     Ok(Dialled { http: speak_http2(url, connection).await?, info, tls_peer })
 }
 
@@ -115,7 +146,7 @@ async fn secure(
     hub: KeyId,
     socket: Gated<TcpStream>,
 ) -> Result<(TlsIo, ChannelKeys, PublicKey), DialError> {
-    let not_a_hub = |reason: &str| DialError::NotAHub { url: url.to_string(), reason: reason.to_owned() };
+    let not_a_hub = |reason: &str| DialError::OtherTls { url: url.to_string(), reason: reason.to_owned() };
     let connector = tls::connector(hub).map_err(setup)?;
     let name = ServerName::try_from(url.host.clone()).map_err(|fault| not_a_hub(&fault.to_string()))?;
     let stream = connector.connect(name, socket).await.map_err(|error| match tls::other_key(&error) {
@@ -128,6 +159,20 @@ async fn secure(
     Ok((stream, keys, shown))
 }
 
+/// TLS with whatever stands in front of a sealed listener.
+async fn pass(url: &HubUrl, socket: Gated<TcpStream>) -> Result<TlsIo, DialError> {
+    let no_way = |reason: String| DialError::NoWay { url: url.to_string(), reason };
+    let connector = tls::outer_connector().map_err(setup)?;
+    let name = ServerName::try_from(url.host.clone()).map_err(|fault| no_way(fault.to_string()))?;
+    let stream = connector.connect(name, socket).await.map_err(|error| no_way(error.to_string()))?;
+    let stream = TlsIo::Client(stream);
+    if tls::speaks_http2(&stream) {
+        Ok(stream)
+    } else {
+        Err(no_way("the proxy does not offer HTTP/2 (ALPN h2)".to_owned()))
+    }
+}
+
 async fn speak_http2(url: &HubUrl, connection: Connection) -> Result<HttpChannel, DialError> {
     let setup = |error: tonic::transport::Error| DialError::Setup { reason: error.to_string() };
     // The connection is there already; should gRPC ask for a second one, the session is over.
@@ -137,7 +182,7 @@ async fn speak_http2(url: &HubUrl, connection: Connection) -> Result<HttpChannel
         let taken = || io::Error::from(io::ErrorKind::NotConnected);
         std::future::ready(connection.map(TokioIo::new).ok_or_else(taken))
     });
-    Endpoint::from_shared(format!("http://{}", url.authority()))
+    Endpoint::from_shared(url.to_string())
         .map_err(setup)?
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)

@@ -1,11 +1,12 @@
-//! One connection, TLS or plain, and the gate that watches it.
+//! One connection, with TLS or without, and the gate that watches it.
 //!
 //! The gate lies below TLS, so that every byte counts: a peer that has not proved who it is may send little and stay
-//! briefly, and a connection whose session is over goes after a moment. Nothing here knows frames.
+//! briefly, and a connection whose session is over goes after a moment. What comes from a proxy carries the streams of
+//! several peers: there each stream has a gate of its own, see `upstream.rs`. Nothing here knows frames.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,9 @@ use tonic::transport::server::Connected;
 
 use opmesh_core::handshake::ChannelKeys;
 
+use super::address::Channel;
 use super::admission::Admitted;
+use super::upstream::{Carried, Upstream};
 
 /// TLS and the whole handshake together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,18 +57,30 @@ pub(super) struct Gate {
     known: AtomicBool,
     taken: AtomicBool,
     admitted: Mutex<Option<Admitted>>,
+    /// The connection that carries this one stream of several.
+    carried: Option<Carried>,
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
 }
 
 impl Gate {
     pub(super) fn new(admitted: Option<Admitted>) -> Arc<Self> {
+        Self::with(admitted, None)
+    }
+
+    /// For one stream of a connection that carries several.
+    pub(super) fn of_stream(admitted: Admitted, carried: Carried) -> Arc<Self> {
+        Self::with(Some(admitted), Some(carried))
+    }
+
+    fn with(admitted: Option<Admitted>, carried: Option<Carried>) -> Arc<Self> {
         Arc::new(Self {
             settled: CancellationToken::new(),
             over: CancellationToken::new(),
             known: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             admitted: Mutex::new(admitted),
+            carried,
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
         })
@@ -82,11 +97,24 @@ impl Gate {
         if let Some(admitted) = self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             admitted.known();
         }
+        if let Some(carried) = &self.carried {
+            carried.known();
+        }
     }
 
     /// The handshake is complete: time does not matter any more.
     pub(super) fn established(&self) {
         self.settled.cancel();
+    }
+
+    /// Counts what came in; `read` is what a stranger has sent so far.
+    pub(super) fn received(&self, bytes: usize, read: &mut usize) -> Result<(), Closed> {
+        self.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
+        if self.known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        *read = read.saturating_add(bytes);
+        if *read > BYTES_BEFORE_AUTHENTICATION { Err(Closed::TooMuch) } else { Ok(()) }
     }
 
     /// What went over the connection so far, below TLS: sent, received.
@@ -101,7 +129,7 @@ impl Gate {
     }
 
     /// Returns when the connection must go.
-    async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
+    pub(super) async fn closing(self: Arc<Self>, handshake: Duration) -> Closed {
         let leave =
             self.admitted.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Admitted::leave);
         let leave = leave.unwrap_or_default();
@@ -125,7 +153,7 @@ pub(super) enum Stream {
 
 /// Why the gate closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Closed {
+pub(super) enum Closed {
     #[error("the handshake was not finished in time")]
     TooSlow,
     #[error("too many connections have not proved who they are, and this one had to make room")]
@@ -134,6 +162,8 @@ enum Closed {
     TooMuch,
     #[error("the session is over")]
     SessionOver,
+    #[error("no stream has used the connection for a while")]
+    Unused,
 }
 
 impl From<Closed> for io::Error {
@@ -145,7 +175,8 @@ impl From<Closed> for io::Error {
 /// A socket behind its gate.
 pub(super) struct Gated<IO> {
     io: IO,
-    gate: Arc<Gate>,
+    /// Counts; none where each stream counts for itself.
+    gate: Option<Arc<Gate>>,
     closing: Pin<Box<dyn Future<Output = Closed> + Send>>,
     closed: Option<Closed>,
     read: usize,
@@ -155,7 +186,12 @@ impl<IO> Gated<IO> {
     /// The handshake's time starts now.
     pub(super) fn new(io: IO, gate: Arc<Gate>, handshake: Duration) -> Self {
         let closing = Box::pin(gate.clone().closing(handshake));
-        Self { io, gate, closing, closed: None, read: 0 }
+        Self { io, gate: Some(gate), closing, closed: None, read: 0 }
+    }
+
+    /// A connection that carries the streams of several peers.
+    pub(super) fn upstream(io: IO, upstream: Arc<Upstream>) -> Self {
+        Self { io, gate: None, closing: Box::pin(upstream.closing()), closed: None, read: 0 }
     }
 
     fn open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -168,16 +204,11 @@ impl<IO> Gated<IO> {
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
-        self.gate.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
-        if self.gate.known.load(Ordering::Relaxed) {
-            return Ok(());
+        let counted = self.gate.as_ref().map_or(Ok(()), |gate| gate.received(bytes, &mut self.read));
+        if let Err(closed) = counted {
+            self.closed = Some(closed);
         }
-        self.read = self.read.saturating_add(bytes);
-        if self.read > BYTES_BEFORE_AUTHENTICATION {
-            self.closed = Some(Closed::TooMuch);
-            return Err(Closed::TooMuch.into());
-        }
-        Ok(())
+        Ok(counted?)
     }
 }
 
@@ -198,7 +229,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gated<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.open(cx)?;
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.gate.sent_bytes.fetch_add(wide(written), Ordering::Relaxed);
+        if let Some(gate) = &self.gate {
+            gate.sent_bytes.fetch_add(wide(written), Ordering::Relaxed);
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -219,19 +252,59 @@ fn wide(bytes: usize) -> u64 {
 /// A connection that is ready for HTTP/2.
 pub(super) struct Connection {
     io: Transport,
-    info: Arc<ConnectionInfo>,
+    below: Below,
+}
+
+/// What a request finds out about the connection that it came over.
+#[derive(Debug, Clone)]
+pub(super) enum Below {
+    /// It is one peer's, or this one stream of it is.
+    Peer(Arc<ConnectionInfo>),
+    /// It is a proxy's.
+    Proxy(Arc<Upstream>),
 }
 
 enum Transport {
+    /// Ours, or a proxy's.
     Tls(Box<TlsStream<Gated<TcpStream>>>),
-    Plain(Box<Gated<TcpStream>>),
+    Bare(Box<Gated<TcpStream>>),
 }
 
 /// What a session has to know about the connection below it.
 pub(super) struct ConnectionInfo {
     pub(super) gate: Arc<Gate>,
-    pub(super) keys: ChannelKeys,
+    pub(super) protection: Protection,
+    /// Of the other end of the connection, be it the peer or a proxy.
     pub(super) address: SocketAddr,
+}
+
+/// What the connection does for a handshake in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Protection {
+    /// It is bound to the handshake by these.
+    Bound(ChannelKeys),
+    /// Nothing: keys are agreed inside the stream.
+    Sealed,
+}
+
+impl ConnectionInfo {
+    /// What limits for one address count by; none where a proxy stands in between.
+    pub(super) fn own_address(&self) -> Option<IpAddr> {
+        match self.protection {
+            Protection::Bound(_) => Some(self.address.ip()),
+            Protection::Sealed => None,
+        }
+    }
+}
+
+impl Protection {
+    pub(super) fn channel(&self) -> Channel {
+        match self {
+            Self::Bound(ChannelKeys::Tls { .. }) => Channel::Tls,
+            Self::Bound(ChannelKeys::Plain) => Channel::Plain,
+            Self::Bound(ChannelKeys::Sealed { .. }) | Self::Sealed => Channel::Sealed,
+        }
+    }
 }
 
 impl fmt::Debug for ConnectionInfo {
@@ -240,25 +313,37 @@ impl fmt::Debug for ConnectionInfo {
     }
 }
 
+impl Below {
+    pub(super) fn peer(&self) -> Option<Arc<ConnectionInfo>> {
+        match self {
+            Self::Peer(info) => Some(info.clone()),
+            Self::Proxy(_) => None,
+        }
+    }
+}
+
+impl From<ConnectionInfo> for Below {
+    fn from(info: ConnectionInfo) -> Self {
+        Self::Peer(Arc::new(info))
+    }
+}
+
 impl Connection {
-    pub(super) fn tls(stream: TlsStream<Gated<TcpStream>>, info: ConnectionInfo) -> Self {
-        Self { io: Transport::Tls(Box::new(stream)), info: Arc::new(info) }
+    pub(super) fn tls(stream: TlsStream<Gated<TcpStream>>, below: Below) -> Self {
+        Self { io: Transport::Tls(Box::new(stream)), below }
     }
 
-    pub(super) fn plain(stream: Gated<TcpStream>, info: ConnectionInfo) -> Self {
-        Self { io: Transport::Plain(Box::new(stream)), info: Arc::new(info) }
-    }
-
-    pub(super) fn info(&self) -> Arc<ConnectionInfo> {
-        self.info.clone()
+    /// Without TLS of our own.
+    pub(super) fn bare(stream: Gated<TcpStream>, below: Below) -> Self {
+        Self { io: Transport::Bare(Box::new(stream)), below }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Arc<ConnectionInfo>;
+    type ConnectInfo = Below;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.info()
+        self.below.clone()
     }
 }
 
@@ -270,7 +355,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_read(cx, buf),
-            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Bare(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -279,21 +364,21 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_write(cx, buf),
-            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Bare(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_flush(cx),
-            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+            Transport::Bare(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
             Transport::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Bare(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::store::{Peer, Role};
 
 use super::Local;
 use super::address::{AddressFault, Channel, HubUrl};
+use super::driver::Delivered;
 use super::ending::Ending;
 use super::event::SessionNews;
 use super::session::{self, Target};
@@ -123,7 +124,8 @@ async fn attempt(
         backoff.ran(lasted);
         urls.stay();
     }
-    if is_renewal(&outcome.ending) {
+    // A hub that takes what it is sent is there, however soon something on the way cuts each stream.
+    if outcome.delivered == Delivered::Something || is_renewal(&outcome.ending) {
         *backoff = Backoff::default();
     }
     let random = getrandom::u32().unwrap_or(u32::MAX);
@@ -144,10 +146,8 @@ fn is_renewal(ending: &Ending) -> bool {
 }
 
 fn target(local: &Local, peer: &Peer, urls: &mut Rotation) -> Result<Target, AddressFault> {
-    let url: HubUrl = urls.next(&peer.dial.urls).parse()?;
-    if let Some(channel) = &peer.dial.channel {
-        url.check_channel(channel.parse::<Channel>()?)?;
-    }
+    let channel = peer.dial.channel.as_deref().map(str::parse::<Channel>).transpose()?;
+    let url = HubUrl::parse(urls.next(&peer.dial.urls), channel)?;
     let joining = peer.joining.as_ref().filter(|joining| local.clock.wall() < joining.expires);
     Ok(Target {
         hub: peer.key,

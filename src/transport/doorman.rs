@@ -17,6 +17,10 @@ use super::noise::NoiseLevel;
 pub struct Doorman {
     limits: Arc<Limits>,
     pub(super) admission: Admission,
+    /// Connections of sealed listeners, apart so that strangers there and elsewhere do not displace each other.
+    pub(super) upstreams: Admission,
+    /// And the streams on them.
+    pub(super) streams: Admission,
     attempts: Attempts,
     pub(super) noise: NoiseLevel,
 }
@@ -27,6 +31,8 @@ impl Doorman {
         let limits = Arc::new(limits);
         Self {
             admission: Admission::new(limits.clone()),
+            upstreams: Admission::new(limits.clone()),
+            streams: Admission::new(limits.clone()),
             attempts: Attempts::new(&limits),
             noise: NoiseLevel::default(),
             limits,
@@ -38,14 +44,18 @@ impl Doorman {
         &self.limits
     }
 
-    /// Somebody with this key is not let in as it is: how long it has to wait before it is heard.
+    /// Somebody with this key is not let in as it is: how long it has to wait before it is heard. Behind a proxy it has
+    /// no address of its own.
     pub(super) fn attempt(
         &self,
         key: KeyId,
-        address: IpAddr,
+        address: Option<IpAddr>,
         token: bool,
         now: Duration,
     ) -> Result<Duration, TooOften> {
-        self.attempts.take(Attempt { key, address: self.admission.address(address), token }, now)
+        self.attempts.take(
+            Attempt { key, address: address.and_then(|address| self.admission.address(address)), token },
+            now,
+        )
     }
 }

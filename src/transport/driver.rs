@@ -25,11 +25,13 @@ use crate::wire::{self, Frame};
 
 use super::Local;
 use super::ending::Ending;
-use super::link::{self, Link};
+use super::link::Link;
 use super::sessions::{Registration, Rivalry};
 
 /// A peer that takes nothing for so long is gone, even if it still talks.
 const STUCK_AFTER: Duration = DEAD_AFTER;
+/// How long an interrupted session goes on handing in what it has; the store takes that within moments.
+const KEEPING: Duration = Duration::from_secs(5);
 
 /// The session of either role.
 #[derive(Debug)]
@@ -100,9 +102,29 @@ pub(super) struct Driver {
     commits: VecDeque<Pending>,
 
     closing: bool,
+    /// The stream takes nothing more. What it still brings is read until it says why.
+    mute: bool,
     finish: Option<Finish>,
     /// Operations that travelled in this session, in frames of either kind.
     carried: usize,
+}
+
+/// What a session leaves behind.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) ending: Ending,
+    /// What is still to be sent.
+    pub(super) rest: VecDeque<Frame>,
+    pub(super) link: Link,
+    /// Whether a hub made durable what we sent.
+    pub(super) delivered: Delivered,
+}
+
+/// See [`Ran::delivered`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivered {
+    Something,
+    Nothing,
 }
 
 /// What the one `select!` found.
@@ -143,13 +165,14 @@ impl Driver {
             handing_in: None,
             commits: VecDeque::new(),
             closing: false,
+            mute: false,
             finish: None,
             carried: 0,
         }
     }
 
-    /// Runs the session to its end. Returns how it ended, what is still to be sent, and the stream.
-    pub(super) async fn run(mut self, first: Input) -> (Ending, VecDeque<Frame>, Link) {
+    /// Runs the session to its end.
+    pub(super) async fn run(mut self, first: Input) -> Ran {
         self.local.store.note_seen(&self.peer);
         self.feed(first);
         let ending = loop {
@@ -161,9 +184,35 @@ impl Driver {
                 break ending;
             }
         };
+        if matches!(ending, Ending::Interrupted(_)) {
+            self.keep_what_arrived().await;
+        }
         self.local.store.note_seen(&self.peer);
         tracing::debug!(operations = self.carried, "so many operations travelled in this session");
-        (ending, self.outgoing, self.link)
+        let delivered = match &self.machine {
+            Machine::Owner(owner) if owner.settled() > 0 => Delivered::Something,
+            Machine::Owner(_) | Machine::Hub { .. } => Delivered::Nothing,
+        };
+        Ran { ending, rest: self.outgoing, link: self.link, delivered }
+    }
+
+    /// Hands in what came whole before the stream broke, so that the peer has less to send again: where something on
+    /// the way cuts every stream, that is what gets a long backlog through.
+    async fn keep_what_arrived(&mut self) {
+        let Machine::Hub { epoch, .. } = &self.machine else { return };
+        let (store, peer, epoch) = (&self.local.store, &self.peer, *epoch);
+        let (under_way, transactions) = (self.handing_in.take(), std::mem::take(&mut self.transactions));
+        let handing_in = async {
+            if let Some(first) = under_way {
+                drop(first.await);
+            }
+            for transaction in transactions {
+                drop(store.submit(peer, epoch, transaction).await);
+            }
+        };
+        if tokio::time::timeout(KEEPING, handing_in).await.is_err() {
+            tracing::debug!("the store was too slow for what an interrupted session had brought");
+        }
     }
 
     /// What is finished comes first, then what arrives, time last: a process that was suspended reads what lies
@@ -206,8 +255,12 @@ impl Driver {
                 self.commits.pop_front();
                 self.feed(Input::Committed(done?));
             }
-            Event::Room(room) => self.room(room.ok_or_else(link::interrupted)?),
-            Event::Read(read) => self.received(link::received(self.link.role, read)?)?,
+            Event::Room(Some(room)) => self.room(room),
+            Event::Room(None) => self.mute = true,
+            Event::Read(read) => {
+                let frame = self.link.opened(read)?;
+                self.received(frame)?;
+            }
             Event::Changed => self.feed(Input::Changed),
             Event::Tick => self.tick()?,
         }
@@ -299,7 +352,7 @@ impl Driver {
         self.carried += operations(&message);
         let frame = wire::encode(message);
         match self.slot.take() {
-            Some(slot) if self.outgoing.is_empty() => drop(slot.send(Ok(frame))),
+            Some(slot) if self.outgoing.is_empty() => drop(slot.send(self.link.outgoing(frame))),
             _ => {
                 self.stuck.get_or_insert_with(|| self.local.clock.monotonic());
                 self.outgoing.push_back(frame);
@@ -309,12 +362,12 @@ impl Driver {
 
     fn wants_room(&self) -> bool {
         let for_a_read = self.granted.is_none() && matches!(self.wishes.front(), Some(Wish::Read(_)));
-        self.slot.is_none() && (!self.outgoing.is_empty() || for_a_read)
+        self.slot.is_none() && !self.mute && (!self.outgoing.is_empty() || for_a_read)
     }
 
     fn room(&mut self, room: OwnedPermit<Result<Frame, Status>>) {
         if let Some(frame) = self.outgoing.pop_front() {
-            drop(room.send(Ok(frame)));
+            drop(room.send(self.link.outgoing(frame)));
             self.stuck = (!self.outgoing.is_empty()).then(|| self.local.clock.monotonic());
         } else {
             self.slot = Some(room);

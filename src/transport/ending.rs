@@ -8,8 +8,9 @@ use opmesh_core::session::Finish;
 use crate::store::{AuditKind, Refusal, StoreError};
 use crate::wire::WireFault;
 
-use super::address::AddressFault;
+use super::address::{AddressFault, Channel};
 use super::client::DialError;
+use super::seal::SealFault;
 
 /// The end of one session or of one attempt. The text is for this side's operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,15 @@ pub enum Ending {
     /// The peer sent what is no message, or one of another phase.
     #[error("the peer broke the protocol: {0}")]
     Wire(#[from] WireFault),
+    /// The dialer begins as in another channel than the one that is configured here.
+    #[error("the dialer uses another channel: {}", channel_advice(*.listener))]
+    OtherChannel {
+        /// Ours.
+        listener: Channel,
+    },
+    /// Somebody between the two changes what is sent, or the peer cannot seal.
+    #[error("the sealed channel failed: {0}")]
+    Seal(#[from] SealFault),
     /// The peer is not who it should be, or somebody interferes.
     #[error("the handshake failed: {0}")]
     Handshake(#[from] HandshakeFault),
@@ -86,7 +96,9 @@ impl Ending {
     /// The event on the hub's side, where a stranger may have been at work.
     pub(super) fn event_at_hub(&self) -> Option<AuditKind> {
         match self {
-            Self::Wire(_) | Self::Handshake(_) => Some(AuditKind::HandshakeFailed),
+            Self::Wire(_) | Self::OtherChannel { .. } | Self::Handshake(_) => {
+                Some(AuditKind::HandshakeFailed)
+            }
             _ => self.event_in_session(),
         }
     }
@@ -106,8 +118,13 @@ impl Ending {
         match self {
             Self::Finished(Finish::Violation(Violation::OutsideView { .. })) => Some(AuditKind::ScopeDenied),
             Self::Rivals => Some(AuditKind::IdentityConflict),
+            Self::Seal(SealFault::PublicKey | SealFault::Encapsulation | SealFault::DoesNotOpen) => {
+                Some(AuditKind::HandshakeFailed)
+            }
             Self::Finished(_)
+            | Self::Seal(SealFault::Spent)
             | Self::Wire(_)
+            | Self::OtherChannel { .. }
             | Self::Handshake(_)
             | Self::HandshakeTimeout
             | Self::TooOften
@@ -122,6 +139,14 @@ impl Ending {
             | Self::Randomness => None,
         }
     }
+}
+
+/// What to do about two sides with different channels, for either of them.
+pub(super) fn channel_advice(listener: Channel) -> String {
+    format!(
+        "the channel of this listener is {listener}; if that is meant, set it on the host, too: \
+         `opmesh peer set HUB --channel {listener}`"
+    )
 }
 
 fn finish_text(finish: &Finish) -> String {

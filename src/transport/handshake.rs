@@ -1,27 +1,31 @@
 //! The handshake's messages over a stream, one after the other.
 //!
-//! `core`'s handshake checks everything; here its steps meet the stream, the identity that signs, and the store that
-//! says who is let in. The driver bounds the time.
+//! On a sealed channel the exchange of its keys comes first. `core`'s handshake checks everything; here its steps meet
+//! the stream, the identity that signs, and the store that says who is let in. The driver bounds the time.
 
 use std::time::Duration;
 
 use opmesh_core::handshake::{
-    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, Confirm, Dialer,
-    DialerConfig, DialerSigning, Established, Proof, SignRequest,
+    Accepted, Acceptor, AcceptorAwaitingConfirm, AcceptorAwaitingProof, AcceptorConfig, ChannelKeys, Confirm,
+    Dialer, DialerConfig, DialerSigning, Established, Proof, SignRequest,
 };
 use opmesh_core::model::{KeyId, PublicKey};
 use opmesh_core::protocol::Capability;
+use tokio::sync::mpsc;
+use tonic::Status;
 
 use crate::store::Authorization;
-use crate::wire;
+use crate::wire::{self, Frame};
 
 use super::Local;
-use super::connection::ConnectionInfo;
+use super::connection::{ConnectionInfo, Protection};
 use super::ending::Ending;
 use super::inquiry;
-use super::link::Link;
+use super::link::{self, Link};
 use super::noise::Noise;
+use super::seal::{self, Offered};
 use super::session::Target;
+use super::status;
 
 /// How long after its Proof a dialer that is not let in hears so. Longer than looking everything up and writing it
 /// down takes, so that the time tells no more than the answer.
@@ -38,15 +42,16 @@ pub(super) enum Visit {
 
 /// Lets a dialer prove who it is, and asks the store whether it is let in.
 pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo) -> Result<Visit, Ending> {
+    let (keys, hello) = answer_channel(link, info).await?;
     let me = local.me();
     let awaiting_hello = Acceptor::start(AcceptorConfig {
         me: me.identity.public_key(),
         instance: me.instance.clone(),
         capabilities: Capability::names(),
-        keys: info.keys.clone(),
+        keys,
         tls_peer: None,
     });
-    let hello = wire::hello(link.receive().await?)?;
+    let hello = wire::hello(hello)?;
     let (signing, message) = awaiting_hello.hello(hello, random()?, random()?)?;
     let (awaiting_proof, challenge) = signing.signed(me.identity.sign(&message));
     link.send(challenge.into()).await?;
@@ -84,11 +89,12 @@ async fn judge(
     proof: Proof,
 ) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted), Ending> {
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
-    let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
+    let (peer, doorman) = (claim.key.key_id(), &local.doorman);
+    let address = info.address;
     let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
     if !is_listed {
         let now = local.clock.monotonic();
-        let Ok(wait) = doorman.attempt(peer, address.ip(), claim.token.is_some(), now) else {
+        let Ok(wait) = doorman.attempt(peer, info.own_address(), claim.token.is_some(), now) else {
             if doorman.noise.may_log(Noise::TooOften) {
                 tracing::warn!(%peer, %address, "a dialer that is not let in asks too often");
             }
@@ -115,10 +121,11 @@ pub(super) async fn dial(
     local: &Local,
     link: &mut Link,
     info: &ConnectionInfo,
+    channel: Opening,
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
-    let (signing, request) = greet(local, link, info, tls_peer, target).await?;
+    let (signing, request) = greet(local, link, info, channel, tls_peer, target).await?;
     let (established, confirm) = prove(local, link, target, signing, request).await?;
     link.send(confirm.into()).await?;
     info.gate.established();
@@ -130,9 +137,11 @@ pub(super) async fn greet(
     local: &Local,
     link: &mut Link,
     info: &ConnectionInfo,
+    channel: Opening,
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<(DialerSigning, SignRequest), Ending> {
+    let keys = channel.finish(link).await?;
     let me = local.me();
     let config = DialerConfig {
         me: me.identity.public_key(),
@@ -141,7 +150,7 @@ pub(super) async fn greet(
         hub: target.hub,
         grants: target.grants.to_strings(),
         pairing_token: target.token.as_ref().map(crate::identity::Identity::public_key),
-        keys: info.keys.clone(),
+        keys,
         tls_peer,
     };
     let (awaiting_challenge, hello) = Dialer::start(config, random()?);
@@ -169,6 +178,80 @@ pub(super) async fn prove(
 
     let accepted = wire::accepted(link.receive().await?)?;
     Ok(awaiting_accepted.accepted(accepted)?)
+}
+
+/// What the channel gives the handshake, and the dialer's first frame in it.
+async fn answer_channel(link: &mut Link, info: &ConnectionInfo) -> Result<(ChannelKeys, Frame), Ending> {
+    let first = link.receive().await?;
+    let sealed = info.protection == Protection::Sealed;
+    if wire::is_seal_offer(&first) != sealed {
+        return Err(Ending::OtherChannel { listener: info.protection.channel() });
+    }
+    match &info.protection {
+        Protection::Bound(keys) => Ok((keys.clone(), first)),
+        Protection::Sealed => {
+            let (answer, agreed) = seal::answer(&wire::seal_offer(first)?)?;
+            link.send(answer.into()).await?;
+            link.sealed_with(agreed.seal);
+            Ok((agreed.keys, link.receive().await?))
+        }
+    }
+}
+
+/// A dialer's side of the channel, begun.
+pub(super) enum Opening {
+    /// The connection gives the keys.
+    Bound(ChannelKeys),
+    /// They are being agreed in the stream.
+    Offered(Box<Offered>),
+}
+
+impl Opening {
+    /// Puts what goes before the handshake into the queue. It lies there before the stream is opened: some proxies
+    /// keep the answer's beginning back until the hub says something in it, and the hub waits for the dialer.
+    pub(super) async fn begin(
+        info: &ConnectionInfo,
+        outbound: &mpsc::Sender<Result<Frame, Status>>,
+    ) -> Result<Self, Ending> {
+        match &info.protection {
+            Protection::Bound(keys) => Ok(Self::Bound(keys.clone())),
+            Protection::Sealed => {
+                let (offered, offer) = seal::offer();
+                outbound.send(Ok(offer.into())).await.map_err(|_| link::interrupted())?;
+                Ok(Self::Offered(offered))
+            }
+        }
+    }
+
+    /// What a stream that was refused at once means. In front of a sealed listener it is the proxy that refuses.
+    pub(super) fn refused(&self, refused: &Status) -> Ending {
+        let ending = status::ending_of_hub(refused);
+        match self {
+            Self::Bound(_) => ending,
+            Self::Offered(_) => not_the_hubs_word(ending),
+        }
+    }
+
+    /// What the channel gives the handshake.
+    async fn finish(self, link: &mut Link) -> Result<ChannelKeys, Ending> {
+        match self {
+            Self::Bound(keys) => Ok(keys),
+            Self::Offered(offered) => {
+                let answer = link.receive().await.map_err(not_the_hubs_word)?;
+                let agreed = offered.answered(&wire::seal_answer(answer)?)?;
+                link.sealed_with(agreed.seal);
+                Ok(agreed.keys)
+            }
+        }
+    }
+}
+
+/// A hub turns nobody away before it knows more than an offer: this was said by something on the way.
+fn not_the_hubs_word(ending: Ending) -> Ending {
+    match ending {
+        Ending::TurnedAway(text) => Ending::HubError { code: "Unauthenticated".to_owned(), text },
+        other => other,
+    }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Ending> {

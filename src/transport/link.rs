@@ -1,6 +1,7 @@
 //! The two directions of one Sync stream, the same on both sides.
 //!
-//! What is sent goes into a short queue that gRPC empties as the peer reads; that is the writer, a task of its own.
+//! What is sent goes into a short queue that gRPC empties as the peer reads; that is the writer, a task of its own. On
+//! a sealed channel each frame is sealed as it enters the queue, and opened as it is read.
 
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::store::Role;
-use crate::wire::Frame;
+use crate::wire::{self, Frame};
 
 use super::ending::Ending;
+use super::seal::Seal;
 use super::status;
 
 /// Frames that wait for gRPC to take them. Each is at most a frame's limit; two keep the writer busy while the next
@@ -26,26 +28,69 @@ pub(super) struct Link {
     pub(super) role: Role,
     pub(super) inbound: Streaming<Frame>,
     pub(super) outbound: mpsc::Sender<Result<Frame, Status>>,
+    seal: Option<Box<Seal>>,
 }
 
 impl Link {
+    /// A stream on which nothing was said.
+    pub(super) fn new(
+        role: Role,
+        inbound: Streaming<Frame>,
+        outbound: mpsc::Sender<Result<Frame, Status>>,
+    ) -> Self {
+        Self { role, inbound, outbound, seal: None }
+    }
+
+    /// From now on every frame is sealed, in both directions.
+    pub(super) fn sealed_with(&mut self, seal: Box<Seal>) {
+        self.seal = Some(seal);
+    }
+
     /// The next frame, where the end of the stream is not expected.
     pub(super) async fn receive(&mut self) -> Result<Frame, Ending> {
-        received(self.role, self.inbound.message().await)
+        let read = self.inbound.message().await;
+        self.opened(read)
+    }
+
+    /// What was read, as the other side meant it.
+    pub(super) fn opened(&mut self, read: Result<Option<Frame>, Status>) -> Result<Frame, Ending> {
+        let frame = received(self.role, read)?;
+        match &mut self.seal {
+            None => Ok(frame),
+            Some(seal) => Ok(wire::from_sealed(&seal.open(&wire::sealed(frame)?)?)?),
+        }
+    }
+
+    /// A frame as it goes into the queue, in the order of the queue. Instead of one frame too many for a sealed stream
+    /// comes the status that ends it.
+    pub(super) fn outgoing(&mut self, frame: Frame) -> Result<Frame, Status> {
+        match &mut self.seal {
+            None => Ok(frame),
+            Some(seal) => match seal.seal(&wire::to_be_sealed(&frame)) {
+                Ok(sealed) => Ok(sealed.into()),
+                Err(fault) => Err(Status::unavailable(fault.to_string())),
+            },
+        }
     }
 
     /// Waits for room; only for the handshake, where nothing else happens meanwhile.
-    pub(super) async fn send(&self, frame: Frame) -> Result<(), Ending> {
-        self.outbound.send(Ok(frame)).await.map_err(|_| interrupted())
+    pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Ending> {
+        let frame = self.outgoing(frame);
+        self.outbound.send(frame).await.map_err(|_| interrupted())
     }
 
     /// Sends what is left and the final status, then lets the peer finish, all within [`FAREWELL`].
     pub(super) async fn close(mut self, rest: impl IntoIterator<Item = Frame>, ending: &Ending) {
         let farewell = async {
-            for last in rest.into_iter().map(Ok).chain(status::status(ending).map(Err)) {
-                if self.outbound.send(last).await.is_err() {
+            for last in rest {
+                if self.send(last).await.is_err() {
                     return;
                 }
+            }
+            if let Some(status) = status::status(ending)
+                && self.outbound.send(Err(status)).await.is_err()
+            {
+                return;
             }
             drop(self.outbound);
             // A stream that is dropped while the peer still sends is reset, and the reset may overtake our last frame.
@@ -58,7 +103,7 @@ impl Link {
 }
 
 /// What a read from the stream means.
-pub(super) fn received(role: Role, read: Result<Option<Frame>, Status>) -> Result<Frame, Ending> {
+fn received(role: Role, read: Result<Option<Frame>, Status>) -> Result<Frame, Ending> {
     match (read, role) {
         (Ok(Some(frame)), _) => Ok(frame),
         (Ok(None), _) => Err(Ending::Interrupted("the peer closed the stream without an End".to_owned())),

@@ -21,11 +21,13 @@ mod noise;
 pub mod probe;
 mod rate;
 mod routes;
+mod seal;
 mod server;
 mod session;
 mod sessions;
 mod status;
 mod tls;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -39,13 +41,14 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::store::Store;
 
-pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen};
+pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen, Scheme};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
 pub use doorman::Doorman;
 pub use ending::Ending;
 pub use event::{EVENT_QUEUE, SessionEvent, SessionNews};
 pub use routes::Routes;
+pub use seal::SealFault;
 pub use server::{ListenError, Server, http2};
 pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};

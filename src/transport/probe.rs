@@ -26,9 +26,10 @@ use crate::wire::{self, MESSAGE_BYTES};
 use super::address::HubUrl;
 use super::client::{self, CONNECT_TIMEOUT, DialError, Dialled};
 use super::ending::Ending;
+use super::handshake::Opening;
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::session::Target;
-use super::{Local, PROGRAM, handshake, status};
+use super::{Local, PROGRAM, handshake};
 
 pub use look::{Answer, Shown, look};
 
@@ -117,12 +118,15 @@ pub async fn ask(local: &Arc<Local>, way: Line, hub: KeyId, url: HubUrl) -> Resu
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let frames = ReceiverStream::new(frames).map_while(Result::ok);
-    let opening =
-        async { client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused)) };
-    let inbound = within(Stage::Stream, opening).await?.into_inner();
-    let mut link = Link { role: Role::KnownHost, inbound, outbound };
+    let opening = async {
+        let channel = Opening::begin(&info, &outbound).await?;
+        let stream = client.sync(Request::new(frames)).await.map_err(|refused| channel.refused(&refused))?;
+        Ok((channel, stream.into_inner()))
+    };
+    let (channel, inbound) = within(Stage::Stream, opening).await?;
+    let mut link = Link::new(Role::KnownHost, inbound, outbound);
 
-    let greeting = handshake::greet(local, &mut link, &info, way.dialled.tls_peer, &target);
+    let greeting = handshake::greet(local, &mut link, &info, channel, way.dialled.tls_peer, &target);
     let (signing, request) = within(Stage::Challenge, greeting).await?;
     let proving = handshake::prove(local, &mut link, &target, signing, request);
     let (established, _) = within(Stage::Admission, proving).await?;

@@ -1,6 +1,6 @@
 //! Listeners: accept, count, protect, and hand every Sync stream to the driver.
 //!
-//! TLS is done here, before gRPC sees the connection, so that the handshake can be bound to it and strangers are
+//! TLS of our own is done here, before gRPC sees the connection, so that the handshake can be bound to it and strangers are
 //! limited before anything is read from them. Called by the node.
 
 use std::convert::Infallible;
@@ -26,12 +26,15 @@ use crate::wire::{Frame, MESSAGE_BYTES};
 use super::Local;
 use super::address::{Channel, Listen};
 use super::admission::Admitted;
-use super::connection::{self, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT};
+use super::connection::{
+    self, Below, Connection, ConnectionInfo, Gate, Gated, HANDSHAKE_TIMEOUT, Protection,
+};
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::noise::Noise;
 use super::routes::Routes;
 use super::session;
 use super::tls::{self, TlsError};
+use super::upstream::{PerStream, Upstream};
 
 /// HTTP/2 as both sides speak it. All values are set, because the defaults are unsafe in two opposite ways: any number
 /// of streams, and windows that let an honest peer die of many small unread frames while our store stalls.
@@ -44,6 +47,8 @@ pub mod http2 {
     pub const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
     /// One Sync stream, and room for reflection and health.
     pub const STREAMS: u32 = 4;
+    /// The same on a sealed listener, where a proxy may bring many hosts over one connection.
+    pub const SEALED_STREAMS: u32 = 64;
     /// All headers of one request together.
     pub const HEADER_LIST: u32 = 8 * 1024;
     /// The largest frame, the protocol's own smallest limit.
@@ -56,6 +61,11 @@ pub mod http2 {
     pub const KEEPALIVE: Duration = Duration::from_secs(20);
     /// And no answer to it.
     pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    const _: () = assert!(
+        SEALED_STREAMS * STREAM_WINDOW <= CONNECTION_WINDOW / 2,
+        "hosts whose frames wait here must not stop the others that share their connection"
+    );
 }
 
 /// Connections that wait for gRPC to take them up. It does so at once; a few slots smooth bursts.
@@ -158,7 +168,12 @@ impl Door {
         ready: &mpsc::Sender<Connection>,
     ) {
         let doorman = &self.local.doorman;
-        match doorman.admission.admit(address.ip(), self.local.clock.monotonic()) {
+        let now = self.local.clock.monotonic();
+        let admitted = match channel {
+            Channel::Tls | Channel::Plain => doorman.admission.admit(address.ip(), now),
+            Channel::Sealed => doorman.upstreams.admit_behind_proxy(now),
+        };
+        match admitted {
             Ok(admitted) => {
                 if admitted.made_room && doorman.noise.may_log(Noise::MadeRoom) {
                     tracing::warn!(%address, "a connection took the place of another stranger's");
@@ -185,35 +200,47 @@ impl Door {
             tracing::debug!(%address, %error, "a connection was gone at once");
             return;
         }
-        let gate = Gate::new(Some(admitted));
-        let gated = Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT);
         let connection = match channel {
+            Channel::Sealed => {
+                let upstream = Upstream::new(address, admitted);
+                Connection::bare(Gated::upstream(stream, upstream.clone()), Below::Proxy(upstream))
+            }
             Channel::Plain => {
-                Connection::plain(gated, ConnectionInfo { gate, keys: ChannelKeys::Plain, address })
+                let gate = Gate::new(Some(admitted));
+                let protection = Protection::Bound(ChannelKeys::Plain);
+                let gated = Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT);
+                Connection::bare(gated, ConnectionInfo { gate, protection, address }.into())
             }
             Channel::Tls => {
-                let handshake = self.tls.accept(gated);
-                let Some(accepted) = self.stop.run_until_cancelled(handshake).await else { return };
-                let stream = match accepted {
-                    Ok(stream) => TlsStream::Server(stream),
-                    Err(error) => {
-                        if self.local.doorman.noise.may_log(Noise::NoChannel) {
-                            tracing::info!(%address, %error, "no TLS came about");
-                        }
-                        return;
-                    }
-                };
-                let Some(keys) = tls::channel_keys(&stream) else {
-                    if self.local.doorman.noise.may_log(Noise::NoChannel) {
-                        tracing::info!(%address, "the dialer does not speak HTTP/2");
-                    }
-                    return;
-                };
-                Connection::tls(stream, ConnectionInfo { gate, keys, address })
+                let Some(connection) = self.secure(stream, address, admitted).await else { return };
+                connection
             }
         };
         // An error means that this instance is stopping.
         drop(ready.send(connection).await);
+    }
+
+    async fn secure(&self, stream: TcpStream, address: SocketAddr, admitted: Admitted) -> Option<Connection> {
+        let gate = Gate::new(Some(admitted));
+        let handshake = self.tls.accept(Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT));
+        let may_log = || self.local.doorman.noise.may_log(Noise::NoChannel);
+        let stream = match self.stop.run_until_cancelled(handshake).await? {
+            Ok(stream) => TlsStream::Server(stream),
+            Err(error) => {
+                if may_log() {
+                    tracing::info!(%address, %error, "no TLS came about");
+                }
+                return None;
+            }
+        };
+        let Some(keys) = tls::channel_keys(&stream) else {
+            if may_log() {
+                tracing::info!(%address, "the dialer does not speak HTTP/2");
+            }
+            return None;
+        };
+        let protection = Protection::Bound(keys);
+        Some(Connection::tls(stream, ConnectionInfo { gate, protection, address }.into()))
     }
 }
 
@@ -224,23 +251,27 @@ async fn serve(
     stop: CancellationToken,
     connections: mpsc::Receiver<Connection>,
 ) {
-    let sync = PeerSyncServer::new(Acceptor { local, tasks, stop: stop.clone() })
+    let streams = match listen.channel {
+        Channel::Tls | Channel::Plain => http2::STREAMS,
+        Channel::Sealed => http2::SEALED_STREAMS,
+    };
+    let sync = PeerSyncServer::new(Acceptor { local: local.clone(), tasks, stop: stop.clone() })
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(http2::STREAM_WINDOW)
         .initial_connection_window_size(http2::CONNECTION_WINDOW)
-        .max_concurrent_streams(http2::STREAMS)
+        .max_concurrent_streams(streams)
         .http2_max_header_list_size(http2::HEADER_LIST)
         .max_frame_size(http2::FRAME)
         .http2_max_pending_accept_reset_streams(Some(http2::RESETS))
         .http2_max_local_error_reset_streams(Some(http2::ERROR_RESETS))
         .http2_keepalive_interval(Some(http2::KEEPALIVE))
         .http2_keepalive_timeout(Some(http2::KEEPALIVE_TIMEOUT));
-    let routes = Routes::default().with(sync);
     let routes = match listen.channel {
-        Channel::Tls => routes,
-        Channel::Plain => debugging(routes).await,
+        Channel::Tls => Routes::default().with(sync),
+        Channel::Sealed => Routes::default().with(PerStream::new(sync, local)),
+        Channel::Plain => debugging(Routes::default().with(sync)).await,
     };
     let incoming = ReceiverStream::new(connections).map(Ok::<_, Infallible>);
     let serving = server.serve_with_incoming_shutdown(routes, incoming, stop.cancelled_owned());
@@ -283,14 +314,14 @@ impl PeerSync for Acceptor {
     async fn sync(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::SyncStream>, Status> {
         let info = request
             .extensions()
-            .get::<Arc<ConnectionInfo>>()
-            .cloned()
+            .get::<Below>()
+            .and_then(Below::peer)
             .ok_or_else(|| Status::internal("the connection is unknown"))?;
         if info.gate.take() == connection::Stream::Another {
             return Err(Status::resource_exhausted("one Sync stream a connection: open another connection"));
         }
         let (outbound, replies) = mpsc::channel(OUTBOUND_FRAMES);
-        let link = Link { role: Role::AuthorizedClient, inbound: request.into_inner(), outbound };
+        let link = Link::new(Role::AuthorizedClient, request.into_inner(), outbound);
         self.tasks.spawn(session::accept(self.local.clone(), link, info, self.stop.clone()));
         Ok(Response::new(ReceiverStream::new(replies)))
     }

@@ -26,14 +26,14 @@ use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
-use super::driver::{Driver, Machine};
+use super::driver::{Delivered, Driver, Machine};
 use super::ending::Ending;
 use super::event::SessionNews;
-use super::handshake::Visit;
+use super::handshake::{Opening, Visit};
 use super::link::{Link, OUTBOUND_FRAMES};
 use super::noise::Noise;
 use super::sessions::FailedDialer;
-use super::{Local, client, handshake, status};
+use super::{Local, client, handshake};
 
 /// Whom to dial, and what to say.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Outcome {
     pub(super) ending: Ending,
     /// How long the session ran; none when there was none.
     pub(super) lasted: Option<Duration>,
+    /// Whether the hub is further than before.
+    pub(super) delivered: Delivered,
 }
 
 /// A dialer's stream, on the hub's side. Tells the dialer how it ends.
@@ -120,7 +122,8 @@ async fn run_hub(
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
             let ends = now.saturating_add(local.doorman.limits().session_age);
             let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
-            Driver::new(local, peer, machine, link, registration, stop).run(first).await
+            let ran = Driver::new(local, peer, machine, link, registration, stop).run(first).await;
+            (ran.ending, ran.rest, ran.link)
         }
     };
     record(local, ending.event_in_session(), Some(peer), ending.to_string()).await;
@@ -133,23 +136,23 @@ pub(super) async fn dial(local: &Arc<Local>, target: Target, stop: CancellationT
     let (hub, role) = (target.hub, Role::KnownHost);
     let span = tracing::info_span!("session", peer = %hub, session = tracing::field::Empty);
     async move {
-        let (ending, lasted) = match open(local, &target, &stop).await {
+        match open(local, &target, &stop).await {
             Err(ending) => {
                 tracing::warn!(url = %target.url, reason = %ending, "no session came about");
                 let detail = format!("{}: {ending}", target.url);
                 record(local, ending.event_at_host(), Some(hub), detail).await;
                 local.tell(hub, role, SessionNews::Ended(ending.clone())).await;
-                (ending, None)
+                Outcome { ending, lasted: None, delivered: Delivered::Nothing }
             }
             Ok(open) => {
                 let begun = local.clock.monotonic();
                 let info = open.info.clone();
-                let ending = run_owner(local, open, target, stop).await;
+                let (ending, delivered) = run_owner(local, open, target, stop).await;
                 part(local, hub, role, &info, ending.clone()).await;
-                (ending, Some(local.clock.monotonic().saturating_sub(begun)))
+                let lasted = Some(local.clock.monotonic().saturating_sub(begun));
+                Outcome { ending, lasted, delivered }
             }
-        };
-        Outcome { ending, lasted }
+        }
     }
     .instrument(span)
     .await
@@ -171,11 +174,12 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
         .max_encoding_message_size(MESSAGE_BYTES);
     let info = dialled.info;
     let opening = async {
+        let channel = Opening::begin(&info, &outbound).await?;
         let frames = ReceiverStream::new(frames).map_while(Result::ok);
         let response =
-            client.sync(Request::new(frames)).await.map_err(|refused| status::ending_of_hub(&refused))?;
-        let mut link = Link { role: Role::KnownHost, inbound: response.into_inner(), outbound };
-        let greeting = handshake::dial(local, &mut link, &info, dialled.tls_peer, target);
+            client.sync(Request::new(frames)).await.map_err(|refused| channel.refused(&refused))?;
+        let mut link = Link::new(Role::KnownHost, response.into_inner(), outbound);
+        let greeting = handshake::dial(local, &mut link, &info, channel, dialled.tls_peer, target);
         match greeting.await {
             Ok(established) => Ok((link, established)),
             Err(ending) => {
@@ -188,7 +192,12 @@ async fn open(local: &Arc<Local>, target: &Target, stop: &CancellationToken) -> 
     Ok(Opened { link, info, established })
 }
 
-async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: CancellationToken) -> Ending {
+async fn run_owner(
+    local: &Arc<Local>,
+    open: Opened,
+    target: Target,
+    stop: CancellationToken,
+) -> (Ending, Delivered) {
     let Opened { link, info, established } = open;
     let (hub, role) = (target.hub, Role::KnownHost);
     let registration = local.sessions.register(hub, role);
@@ -198,7 +207,7 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
         Err(error) => {
             let ending = error.into();
             link.close([], &ending).await;
-            return ending;
+            return (ending, Delivered::Nothing);
         }
     };
     let config = OwnerConfig {
@@ -207,11 +216,11 @@ async fn run_owner(local: &Arc<Local>, open: Opened, target: Target, stop: Cance
         process: local.process,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
-    let (ending, rest, link) = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
-    record(local, ending.event_in_session(), Some(hub), ending.to_string()).await;
-    link.close(rest, &ending).await;
+    let ran = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    record(local, ran.ending.event_in_session(), Some(hub), ran.ending.to_string()).await;
+    ran.link.close(ran.rest, &ran.ending).await;
     info.gate.session_over();
-    ending
+    (ran.ending, ran.delivered)
 }
 
 /// What was said in the handshake must be what holds now that changes reach this session.

@@ -10,7 +10,8 @@ use tonic::{Code, Status};
 use crate::store::StoreError;
 use crate::wire::WireFault;
 
-use super::ending::Ending;
+use super::ending::{Ending, channel_advice};
+use super::seal::SealFault;
 
 /// The one text for everybody who is not let in.
 pub const STRANGER: &str = "not authorized";
@@ -22,6 +23,8 @@ pub(super) fn status(ending: &Ending) -> Option<Status> {
     match ending {
         Ending::Finished(finish) => finish_status(finish),
         Ending::Wire(fault) => Some(Status::new(wire_code(fault), fault.to_string())),
+        Ending::OtherChannel { listener } => Some(Status::failed_precondition(channel_advice(*listener))),
+        Ending::Seal(fault) => Some(Status::new(seal_code(*fault), fault.to_string())),
         Ending::Handshake(_) | Ending::HandshakeTimeout | Ending::Refused(_) | Ending::TooOften => {
             Some(Status::unauthenticated(STRANGER))
         }
@@ -48,6 +51,14 @@ fn finish_status(finish: &Finish) -> Option<Status> {
             };
             Some(Status::new(violation_code(violation), text))
         }
+    }
+}
+
+const fn seal_code(fault: SealFault) -> Code {
+    match fault {
+        SealFault::PublicKey | SealFault::Encapsulation => Code::InvalidArgument,
+        SealFault::DoesNotOpen => Code::DataLoss,
+        SealFault::Spent => Code::Unavailable,
     }
 }
 

@@ -51,7 +51,10 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         | Body::Accepted(_)
         | Body::Confirm(_)
         | Body::Inquiry(_)
-        | Body::Findings(_) => {
+        | Body::Findings(_)
+        | Body::SealOffer(_)
+        | Body::SealAnswer(_)
+        | Body::Sealed(_) => {
             return Err(WireFault::OutOfPlace { message: name(&body), expected: "a message of the session" });
         }
     })
@@ -82,6 +85,9 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::End(_) => "End",
         Body::Inquiry(_) => "Inquiry",
         Body::Findings(_) => "Findings",
+        Body::SealOffer(_) => "SealOffer",
+        Body::SealAnswer(_) => "SealAnswer",
+        Body::Sealed(_) => "Sealed",
     }
 }
 

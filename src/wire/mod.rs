@@ -9,6 +9,7 @@ mod encode;
 mod fault;
 mod handshake;
 mod inquiry;
+mod seal;
 mod share;
 
 #[allow(
@@ -30,6 +31,8 @@ pub use handshake::{accepted, challenge, confirm, hello, proof};
 pub use inquiry::{findings, inquiry, is_inquiry};
 pub use pb::Frame;
 pub(crate) use pb::{peer_sync_client, peer_sync_server};
+pub use seal::{ENCAPSULATION_BYTES, from_sealed, is_seal_offer, seal_answer, seal_offer, to_be_sealed};
+pub use seal::{SealAnswer, SealOffer, Sealed, sealed};
 
 /// The service's name, for health.
 pub(crate) const SERVICE_NAME: &str = "opmesh.sync.v1.PeerSync";

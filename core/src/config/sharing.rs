@@ -3,6 +3,7 @@
 //! A received repository names its origin, cannot be changed here, is not shared onward, and is never deleted because
 //! somebody else says so. One that is refused is left out by itself: the others are taken.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::allowed::{Allowed, Executable};
@@ -121,12 +122,18 @@ pub fn take_shared(
     let mut refused = Vec::new();
     for (index, offer) in offered.iter().enumerate() {
         let earlier = offered.get(..index).unwrap_or_default();
-        if let Err(rule) = work.take(offer, earlier, grants, allowed) {
+        let taken = if index < MAX_REPOS {
+            work.take(offer, earlier, grants, allowed)
+        } else {
+            // Nobody has so many, and looking at each would cost more than reading it.
+            Err(too_many(offered.len()))
+        };
+        if let Err(rule) = taken {
             refused.push(RefusedShare { id: shortened(&offer.settings.id), guid: offer.guid, rule });
         }
     }
-    let still =
-        |repo: &Repo| may_come(grants, repo.id()) && offered.iter().any(|offer| offer.guid == repo.guid);
+    let named: BTreeSet<Guid> = offered.iter().map(|offer| offer.guid).collect();
+    let still = |repo: &Repo| may_come(grants, repo.id()) && named.contains(&repo.guid);
     work.withdraw_unless(still);
     let (config, touched) = work.finish()?;
     Ok(Taken { config, touched, refused })
@@ -143,6 +150,10 @@ pub fn withdraw(config: &Config, from: KeyId, grants: &Grants) -> Result<Taken, 
 
 fn may_come(grants: &Grants, id: &str) -> bool {
     grants.allows(GrantType::ReceiveSharedRepos, &repo_scope(id))
+}
+
+fn too_many(count: usize) -> ShareRule {
+    ShareRule::Invalid(Fault::TooMany { what: "repositories", count, max: MAX_REPOS })
 }
 
 /// An id for a report, also when it is longer than an id may be.
@@ -236,8 +247,7 @@ impl<'a> Work<'a> {
     fn check_room(&self, repos: usize, weight: usize) -> Result<(), ShareRule> {
         let (count, bytes) = (self.repos.len() + repos, self.bytes + weight);
         if count > MAX_REPOS {
-            let fault = Fault::TooMany { what: "repositories", count, max: MAX_REPOS };
-            return Err(ShareRule::Invalid(fault));
+            return Err(too_many(count));
         }
         if bytes > MAX_CONFIG_BYTES {
             return Err(ShareRule::Invalid(Fault::TooLarge { bytes }));

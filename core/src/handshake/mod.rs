@@ -34,7 +34,7 @@ pub use dialer::{
     Dialer, DialerAwaitingAccepted, DialerAwaitingChallenge, DialerConfig, DialerSigning, SignRequest,
 };
 pub use message::{Accepted, Challenge, Confirm, Hello, PairingProof, Proof};
-pub use transcript::target_tag;
+pub use transcript::{sealed_binding, target_tag};
 
 /// The protocol versions that this program speaks, ascending.
 pub const VERSIONS: [u32; 1] = [1];
@@ -52,6 +52,13 @@ pub enum ChannelKeys {
         /// Label [`CONFIRM_EXPORTER`]: the key of the confirmations.
         confirm: [u8; 32],
     },
+    /// HPKE inside the stream, over whatever carries it.
+    Sealed {
+        /// [`sealed_binding`]: the same on both ends of one stream, and on no other.
+        binding: [u8; 32],
+        /// Exported with [`SEALED_CONFIRM`]: the key of the confirmations.
+        confirm: [u8; 32],
+    },
     /// No protection, for debugging on loopback. Whoever sits on the line can change what is granted, and nothing
     /// else, without being noticed.
     Plain,
@@ -63,11 +70,24 @@ pub const CONFIRM_EXPORTER: &[u8] = b"EXPORTER-opmesh-hs1-fin";
 /// The TLS exporter label of [`ChannelKeys::Tls::exporter`].
 pub const BINDING_EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 
+/// The `info` of the HPKE context of a sealed channel; its sender is the acceptor.
+pub const SEALED_INFO: &[u8] = b"opmesh/hs/1/transport";
+
+/// The HPKE exporter context of the key for what the dialer says in a sealed channel.
+pub const SEALED_DIALER: &[u8] = b"opmesh/hs/1/i2r";
+
+/// The HPKE exporter context of the key for what the acceptor says in a sealed channel.
+pub const SEALED_ACCEPTOR: &[u8] = b"opmesh/hs/1/r2i";
+
+/// The HPKE exporter context of [`ChannelKeys::Sealed::confirm`].
+pub const SEALED_CONFIRM: &[u8] = b"opmesh/hs/1/fin";
+
 impl ChannelKeys {
     /// Stands in the transcript, so that one said in one channel is worth nothing in another.
     const fn suite(&self) -> &'static str {
         match self {
             Self::Tls { .. } => "opmesh-1-tls",
+            Self::Sealed { .. } => "opmesh-1-sealed",
             Self::Plain => "opmesh-1-plain",
         }
     }

@@ -26,6 +26,7 @@ const INITIATOR: &[u8] = b"opmesh/hs/1/initiator\0";
 const PAIRING: &[u8] = b"opmesh/hs/1/pairing\0";
 const ACCEPTED: &[u8] = b"opmesh/hs/1/accepted\0";
 const CONFIRM: &[u8] = b"opmesh/hs/1/confirm\0";
+const KEM: &[u8] = b"opmesh/hs/1/kem\0";
 const PLAIN_KEY: &[u8] = b"opmesh/hs/1/fin\0";
 
 /// Which hub a Hello is meant for, so that it cannot be used at another one, and nobody who does not know the hub can
@@ -35,6 +36,12 @@ pub fn target_tag(hub: &KeyId, nonce: &MessageNonce) -> [u8; 16] {
     let mut tag = [0; 16];
     tag.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
     tag
+}
+
+/// What binds a handshake to a sealed channel, and each sealed frame to its stream: SHA-256 over both messages of the
+/// key encapsulation, as they were sent and as they came.
+pub fn sealed_binding(public_key: &[u8], encapsulation: &[u8]) -> [u8; 32] {
+    Piece::labelled(KEM).field(public_key).field(encapsulation).hash()
 }
 
 /// One side, as it presents itself.
@@ -240,6 +247,10 @@ impl Binding {
         match keys {
             ChannelKeys::Tls { exporter, confirm } => Self {
                 cb: Piece::default().field(b"tls-exporter").field(exporter).0,
+                confirmation_key: ConfirmationKey(*confirm),
+            },
+            ChannelKeys::Sealed { binding, confirm } => Self {
+                cb: Piece::default().field(b"hpke-kem").field(binding).0,
                 confirmation_key: ConfirmationKey(*confirm),
             },
             ChannelKeys::Plain => Self {

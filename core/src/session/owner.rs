@@ -150,6 +150,11 @@ impl Owner {
         }
     }
 
+    /// How many frames of operations the hub has settled in this session.
+    pub const fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// Call [`Owner::handle`] with [`Input::Tick`] at this time at the latest.
     pub fn deadline(&self) -> Duration {
         self.live.deadline()

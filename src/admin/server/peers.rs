@@ -135,8 +135,7 @@ pub(super) fn dial(urls: Vec<String>, channel: Option<&str>) -> Result<Dial, Fai
     let channel = channel.map(str::parse::<Channel>).transpose()?;
     let mut checked = Vec::with_capacity(urls.len());
     for url in urls {
-        let url: HubUrl = url.parse()?;
-        url.check_channel(channel.unwrap_or(Channel::Tls))?;
+        let url = HubUrl::parse(&url, Some(channel.unwrap_or(Channel::Tls)))?;
         checked.push(url.to_string());
     }
     Ok(Dial { urls: checked, channel: channel.map(|channel| channel.name().to_owned()) })

@@ -4,14 +4,11 @@
 //! Then, without TLS, the opening words of HTTP/2 and of HTTP/1.1. Nothing about this instance is revealed.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opmesh_core::model::KeyId;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, ProtocolVersion, SignatureScheme};
+use rustls::ProtocolVersion;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::connect;
@@ -110,25 +107,18 @@ fn judge(answer: &[u8]) -> Answer {
 
 /// What TLS shows; none when it is not TLS that answers.
 async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Answer> {
-    let verifier = Arc::new(Curious::default());
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .ok()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier.clone())
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let connector = tls::anybody(&[b"h2", b"http/1.1"]).ok()?;
     let name = ServerName::try_from(url.host.clone()).ok()?;
     let shaking_hands = async {
         let socket = connect(addresses).await?;
-        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await
+        connector.connect(name, socket).await
     };
     let stream = match tokio::time::timeout(PATIENCE, shaking_hands).await.ok()? {
         Ok(stream) => stream,
         Err(error) => return said_no(&error).then_some(Answer::OnlyTls),
     };
     let state = stream.get_ref().1;
-    let certificate = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let certificate = state.peer_certificates().and_then(<[_]>::first);
     Some(Answer::Tls(Shown {
         version: match state.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
@@ -136,7 +126,7 @@ async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Answer> {
             _ => "TLS",
         },
         alpn: String::from_utf8_lossy(state.alpn_protocol().unwrap_or_default()).into_owned(),
-        key: certificate.and_then(|certificate| tls::key_of(&certificate).ok()).map(|key| key.key_id()),
+        key: certificate.and_then(|certificate| tls::key_of(certificate).ok()).map(|key| key.key_id()),
     }))
 }
 
@@ -144,57 +134,6 @@ async fn shown_tls(url: &HubUrl, addresses: &[SocketAddr]) -> Option<Answer> {
 fn said_no(error: &std::io::Error) -> bool {
     let fault = error.get_ref().and_then(|source| source.downcast_ref());
     matches!(fault, Some(rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_)))
-}
-
-/// Takes every certificate and remembers it: nothing is said over a connection that was made with it.
-#[derive(Debug)]
-struct Curious {
-    seen: Mutex<Option<CertificateDer<'static>>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl Default for Curious {
-    fn default() -> Self {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        Self { seen: Mutex::default(), algorithms }
-    }
-}
-
-impl ServerCertVerifier for Curious {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Some(end_entity.clone().into_owned());
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 mod audited;
 mod hostile;
 mod limits;
+mod line;
 mod racers;
 mod raw;
 mod relay;
+mod sealed;
 mod settings;
 mod spans;
 mod stalled;
@@ -24,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Server, SessionEvent, SessionNews, Sessions,
-    dialer,
+    Channel, Doorman, EVENT_QUEUE, Ending, HubUrl, Listen, Local, Me, Scheme, Server, SessionEvent,
+    SessionNews, Sessions, dialer,
 };
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -69,7 +71,7 @@ impl Instance {
 
     /// The same instance in a new process, once the store of the old one is closed.
     fn reopened(self, seed: u8, limits: Limits) -> Self {
-        let own = Identity::from_seed(&[seed; 32]).public_key();
+        let own = self.local.me().identity.public_key();
         let options = OpenOptions { own, clock: Clock::system(), cache_entries: 100 };
         let store = Store::open(&self.folder.path().join("opmesh.db"), options).unwrap();
         Self::around(seed, store, self.folder, Clock::system(), limits)
@@ -112,6 +114,7 @@ impl Instance {
         let bound = server.addresses()[0];
         self.url = Some(HubUrl {
             channel: bound.channel,
+            scheme: if bound.channel == Channel::Tls { Scheme::Https } else { Scheme::Http },
             host: bound.address.ip().to_string(),
             port: bound.address.port(),
         });
@@ -135,7 +138,7 @@ impl Instance {
     /// Lists `hub` as one that we dial, with these grants, and begins to.
     async fn dial(&self, hub: KeyId, url: &HubUrl, grants: &str) {
         let given = Grants::parse([grants]).unwrap();
-        let dial = Dial { urls: vec![url.to_string()], channel: None };
+        let dial = Dial { urls: vec![url.to_string()], channel: Some(url.channel.name().to_owned()) };
         let peer = NewPeer { roles: roles(Role::KnownHost), given, dial, ..peer(hub) };
         self.local.store.add_peer(peer).await.unwrap();
         let run = dialer::run(self.local.clone(), hub, self.redial.clone(), self.stop.clone());

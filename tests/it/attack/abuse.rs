@@ -31,6 +31,10 @@ const MEMORY_KIB: u64 = 256 * 1024;
 const EVERY: Duration = Duration::from_millis(200);
 /// A handshake is over after 10 s, and the attacker hears of it a moment later.
 const LONGEST_HOLD: Duration = Duration::from_secs(11);
+/// Addresses of strangers that stall: few enough that none has to make room, so that each is held to its deadline.
+const PATIENT: u8 = 60;
+/// And so many that most of them find no room.
+const CROWD: u8 = 200;
 /// Listed keys that attack.
 const TRAITORS: u8 = 4;
 
@@ -159,7 +163,7 @@ impl Siege<'_> {
 
     fn stage(&mut self, stage: Stage) {
         self.under(stage.name(), async move |target, end| {
-            let held = hold(target, stage, end).await;
+            let held = hold(target, stage, PATIENT, end).await;
             assert!(held.longest <= LONGEST_HOLD, "{}: one was held for {:?}", stage.name(), held.longest);
             format!("{} opened, {} refused, longest {:.1?}", held.opened, held.refused, held.longest)
         });
@@ -247,7 +251,7 @@ fn a_listed_peer_keeps_syncing_under_every_attack() {
 #[expect(clippy::disallowed_methods, reason = "the attack's end, and how long the return took")]
 fn returning(hub: &Instance, host: &mut Instance, target: Target, attackers: &tokio::runtime::Runtime) {
     let mut crowd = JoinSet::new();
-    crowd.spawn_on(hold(target, Stage::Preface, Instant::now() + 10 * LAG), attackers.handle());
+    crowd.spawn_on(hold(target, Stage::Preface, CROWD, Instant::now() + 10 * LAG), attackers.handle());
     until("strangers crowd the hub", || hub.log().contains("was turned away"));
     host.kill();
     let begun = Instant::now();

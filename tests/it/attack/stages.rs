@@ -87,11 +87,12 @@ pub(super) struct Held {
     pub(super) longest: Duration,
 }
 
-/// Opens connections from many addresses, up to this stage, and holds each until the hub closes it.
+/// Opens connections from so many addresses, one at a time from each, up to this stage, and holds each until the hub
+/// closes it.
 #[expect(clippy::disallowed_methods, reason = "the attack's end, and how long a connection was held")]
-pub(super) async fn hold(target: Target, stage: Stage, until: Instant) -> Held {
+pub(super) async fn hold(target: Target, stage: Stage, addresses: u8, until: Instant) -> Held {
     let mut holders = JoinSet::new();
-    for number in 0..ADDRESSES {
+    for number in 0..addresses {
         let from = IpAddr::from([127, 0, 1, number + 1]);
         holders.spawn(async move {
             let mut held = Held::default();
@@ -149,7 +150,5 @@ pub(super) async fn hold_listed(
 
 /// How long a listed attacker holds one connection.
 const HOLD: Duration = Duration::from_secs(15);
-/// Addresses from which connections come, each with one at a time: more than there may be strangers.
-const ADDRESSES: u8 = 200;
 /// Between two attempts of one address, so that the attacker leaves the machine something to defend itself with.
 pub(super) const BREATH: Duration = Duration::from_millis(20);

@@ -105,15 +105,21 @@ fn versions_cannot_be_edited_on_the_line() {
 }
 
 #[test]
-fn two_tls_connections_with_somebody_between_them_are_noticed_at_once() {
-    let world = World { hub_keys: tls(8), dialer_sees: None, hub_sees: None, ..World::tls() };
-    assert_eq!(world.run(), Err(Refused::Dialer(HandshakeFault::AcceptorSignature)));
+fn two_channels_with_somebody_between_them_are_noticed_at_once() {
+    let tls = World { hub_keys: tls(8), dialer_sees: None, hub_sees: None, ..World::tls() };
+    let sealed = World { hub_keys: sealed(10), ..World::sealed() };
+    for world in [tls, sealed] {
+        assert_eq!(world.run(), Err(Refused::Dialer(HandshakeFault::AcceptorSignature)));
+    }
 }
 
 #[test]
-fn a_proof_from_another_tls_connection_does_not_hold() {
-    let other = World { hub_keys: tls(8), ..World::tls() };
-    assert_eq!(replayed(&recorded_proof(&World::tls()), &other), HandshakeFault::DialerSignature);
+fn a_proof_from_another_channel_of_the_same_kind_does_not_hold() {
+    let tls = (World::tls(), World { hub_keys: tls(8), ..World::tls() });
+    let sealed = (World::sealed(), World { hub_keys: sealed(10), ..World::sealed() });
+    for (from, to) in [tls, sealed] {
+        assert_eq!(replayed(&recorded_proof(&from), &to), HandshakeFault::DialerSignature);
+    }
 }
 
 #[test]
@@ -122,8 +128,10 @@ fn what_was_said_in_one_kind_of_channel_is_worth_nothing_in_another() {
     assert_eq!(mixed.run(), Err(Refused::Dialer(HandshakeFault::AcceptorSignature)));
     let mixed = World { dialer_keys: ChannelKeys::Plain, ..World::tls() };
     assert_eq!(mixed.run(), Err(Refused::Dialer(HandshakeFault::AcceptorSignature)));
-    for (from, to) in [(World::tls(), World::plain()), (World::plain(), World::tls())] {
-        assert_eq!(replayed(&recorded_proof(&from), &to), HandshakeFault::DialerSignature);
+    let worlds = [World::tls(), World::sealed(), World::plain()];
+    let pairs = worlds.iter().flat_map(|from| worlds.iter().map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from.hub_keys != to.hub_keys) {
+        assert_eq!(replayed(&recorded_proof(from), to), HandshakeFault::DialerSignature);
     }
 }
 

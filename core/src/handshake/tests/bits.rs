@@ -160,29 +160,34 @@ fn every_flip_is_refused(world: &World, index: usize) {
 #[test]
 fn every_bit_of_hello_counts() {
     every_flip_is_refused(&World::tls().with_token(), 0);
+    every_flip_is_refused(&World::sealed().with_token(), 0);
     every_flip_is_refused(&World::plain(), 0);
 }
 
 #[test]
 fn every_bit_of_challenge_counts() {
     every_flip_is_refused(&World::tls().with_token(), 1);
+    every_flip_is_refused(&World::sealed().with_token(), 1);
     every_flip_is_refused(&World::plain(), 1);
 }
 
 #[test]
 fn every_bit_of_proof_counts() {
     every_flip_is_refused(&World::tls().with_token(), 2);
+    every_flip_is_refused(&World::sealed().with_token(), 2);
     every_flip_is_refused(&World::plain(), 2);
 }
 
 #[test]
 fn every_bit_of_accepted_counts() {
     every_flip_is_refused(&World::tls().with_token(), 3);
+    every_flip_is_refused(&World::sealed().with_token(), 3);
     every_flip_is_refused(&World::plain(), 3);
 }
 
 #[test]
 fn every_bit_of_confirm_counts() {
     every_flip_is_refused(&World::tls().with_token(), 4);
+    every_flip_is_refused(&World::sealed().with_token(), 4);
     every_flip_is_refused(&World::plain(), 4);
 }

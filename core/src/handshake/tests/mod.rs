@@ -1,5 +1,6 @@
 //! Two sides on one line, and everything that somebody between them, or one of them, could do.
 
+mod attackers;
 mod attacks;
 mod bits;
 mod vectors;
@@ -67,6 +68,10 @@ fn tls(connection: u8) -> ChannelKeys {
     ChannelKeys::Tls { exporter: [connection; 32], confirm: [connection ^ 0xff; 32] }
 }
 
+fn sealed(stream: u8) -> ChannelKeys {
+    ChannelKeys::Sealed { binding: [stream; 32], confirm: [stream ^ 0xff; 32] }
+}
+
 impl World {
     fn tls() -> Self {
         let (dialer, hub) = (key(1), key(2));
@@ -81,6 +86,11 @@ impl World {
             hub_keys: tls(7),
             seed: 0x40,
         }
+    }
+
+    fn sealed() -> Self {
+        let (dialer_keys, hub_keys) = (sealed(9), sealed(9));
+        Self { dialer_keys, hub_keys, dialer_sees: None, hub_sees: None, ..Self::tls() }
     }
 
     fn plain() -> Self {
@@ -166,7 +176,7 @@ impl World {
 
 #[test]
 fn both_sides_end_with_each_others_key_name_and_grants() {
-    for world in [World::tls(), World::plain()] {
+    for world in [World::tls(), World::sealed(), World::plain()] {
         for world in [world.clone(), world.with_token()] {
             let Done { dialer, hub, claim } = world.run().unwrap();
             assert_eq!(dialer.peer, public(&world.hub));

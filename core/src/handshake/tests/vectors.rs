@@ -72,13 +72,13 @@ fn inputs(out: &mut Object, world: &World) {
     out.seed("acceptor_seed", Some(&world.hub));
     out.seed("token_seed", world.token.as_ref());
     match &world.hub_keys {
-        ChannelKeys::Tls { exporter, confirm } => {
-            out.hex("tls_channel_binding", exporter);
-            out.hex("tls_confirmation_key", confirm);
+        ChannelKeys::Tls { exporter: binding, confirm } | ChannelKeys::Sealed { binding, confirm } => {
+            out.hex("channel_binding", binding);
+            out.hex("channel_confirmation_key", confirm);
         }
         ChannelKeys::Plain => {
-            out.null("tls_channel_binding");
-            out.null("tls_confirmation_key");
+            out.null("channel_binding");
+            out.null("channel_confirmation_key");
         }
     }
 }
@@ -142,7 +142,7 @@ fn vector(world: &World) -> Object {
 
 #[test]
 fn the_written_vectors_are_what_the_handshake_computes() {
-    let objects = [World::tls().with_token(), World::plain()]
+    let objects = [World::tls().with_token(), World::sealed().with_token(), World::plain()]
         .map(|world| format!("  {{\n    {}\n  }}", vector(&world).0.join(",\n    ")));
     let computed = format!("[\n{}\n]\n", objects.join(",\n"));
     assert!(computed == WRITTEN, "docs/handshake-vectors.json should be:\n{computed}");

@@ -394,3 +394,20 @@ fn every_limit_holds_at_it_and_breaks_one_past_it() {
     };
     assert!(matches!(by_operator(&empty, large), Err(Refusal::Invalid(Fault::TooLarge { .. }))));
 }
+
+#[test]
+fn what_a_peer_shows_is_checked_and_may_lack_the_repository_of_a_plan() {
+    let own = repo(1, "mine");
+    let view = Shown::new(at(5), vec![own.clone()], vec![plan("p", "hidden")]).unwrap();
+    assert_eq!((view.repos().len(), view.plans().len()), (1, 1));
+    assert_eq!(view.repos()[0].settings.password, Some(Secret::Redacted), "also if its sender did not");
+    let twice = Shown::new(at(5), vec![own.clone(), own.clone()], Vec::new()).unwrap_err();
+    assert_eq!(twice, Fault::IdTaken(Object::Repo("mine".to_owned())));
+    let many = Shown::new(at(5), vec![own; MAX_REPOS + 1], Vec::new()).unwrap_err();
+    assert!(matches!(many, Fault::TooMany { .. }));
+    let bad = Plan { id: "a\nb".to_owned(), ..plan("p", "mine") };
+    assert!(matches!(
+        Shown::new(at(5), Vec::new(), vec![bad]),
+        Err(Fault::Field { problem: Problem::Control, .. })
+    ));
+}

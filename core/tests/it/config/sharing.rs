@@ -1,8 +1,8 @@
 //! Sharing, one rule at a time.
 
 use opmesh_core::config::{
-    Allowed, Config, EnvVar, Executable, Hook, How, Repo, RepoSettings, Secret, ShareRule, SharedRepo,
-    Standing, Taken, Uri, shared_for, take_shared, withdraw,
+    Allowed, Config, EnvVar, Executable, Guid, Hook, How, MAX_REPOS, Repo, RepoSettings, Secret, ShareRule,
+    SharedRepo, Standing, Taken, Uri, shared_for, take_shared, withdraw,
 };
 use opmesh_core::model::KeyId;
 
@@ -181,4 +181,21 @@ fn a_new_name_waits_for_the_plans_that_use_the_old_one() {
     let used = Config::new(first.modno(), first.repos().to_vec(), vec![plan("mine", "nas")]).unwrap();
     let taken = take(&used, &renamed);
     assert_eq!((taken.config, taken.refused[0].rule.name()), (used, "renamed_in_use"));
+}
+
+#[test]
+fn an_offer_of_more_than_there_may_be_is_taken_up_to_the_limit() {
+    let many: Vec<SharedRepo> = (0..=MAX_REPOS)
+        .map(|number| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            SharedRepo { guid: Guid::from_bytes(bytes), settings: plain(&number.to_string()) }
+        })
+        .collect();
+    let taken = take(&config(Vec::new(), Vec::new()), &many);
+    assert_eq!(taken.config.repos().len(), MAX_REPOS);
+    assert_eq!(taken.refused.len(), 1);
+    assert_eq!((taken.refused[0].id.as_str(), taken.refused[0].rule.name()), ("1000", "invalid"));
+    let again = take(&taken.config, &many);
+    assert_eq!((again.config, again.touched), (taken.config, Vec::new()));
 }
