@@ -201,7 +201,7 @@ fn attacker_09_puts_another_name_on_a_valid_key() {
 }
 
 /// The name is B's to choose; what it may do hangs on its key. That the store then refuses it A's name is
-/// `attacker_10_is_listed_and_presents_the_name_of_another` in the store's contract.
+/// `attacker_10_presents_the_name_of_another_live_key_and_is_refused` in the store's contract.
 #[test]
 fn attacker_10_presents_the_name_of_another_listed_peer() {
     in_every_channel(|channel, world| {
