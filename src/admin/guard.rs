@@ -163,6 +163,7 @@ impl Door {
                 let Some(connection) = caller.connection else {
                     return Err(Failure::new(Reason::Internal, "the connection is unknown"));
                 };
+                let address = connection.address;
                 let role = bearers.role(&connection, caller.authorization.as_deref()).await?;
                 let needed = needed(wanted);
                 if role >= needed {

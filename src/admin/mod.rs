@@ -15,6 +15,7 @@ mod remote;
 mod server;
 mod socket;
 mod tcp;
+mod visitors;
 
 pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};

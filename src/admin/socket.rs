@@ -9,11 +9,13 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use super::guard::{Door, Guarded};
 use super::pb::admin_server::AdminServer;
 use super::server::Handlers;
+use super::visitors::Visitors;
 use super::{DESCRIPTORS, SERVICE};
 use crate::node::Node;
 use crate::transport::Routes;
@@ -159,7 +161,11 @@ async fn serve(socket: Socket, node: Node) {
     let own = rustix::process::geteuid().as_raw();
     let routes = routes(&node, &Door::Socket { own, node: node.clone() }).await;
     let stop = node.stopping().clone().cancelled_owned();
-    let incoming = UnixListenerStream::new(listener);
+    let visitors = Visitors::new(own);
+    let incoming = UnixListenerStream::new(listener).filter_map(move |accepted| match accepted {
+        Ok(stream) => visitors.take_in(stream).map(Ok),
+        Err(error) => Some(Err(error)),
+    });
     let serving = tonic::transport::Server::builder().serve_with_incoming_shutdown(routes, incoming, stop);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the admin socket failed");

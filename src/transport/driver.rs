@@ -103,7 +103,7 @@ pub(super) struct Driver {
     stop: CancellationToken,
     /// The own log's head: an owner is told when it moves.
     head: watch::Receiver<Position>,
-    /// The own configuration's number: what is shown follows it.
+    /// The own config's number: what is shown follows it.
     config: watch::Receiver<ConfigModno>,
 
     /// Frames that the outbound queue had no room for. Each is a bounded reply: reads wait for room before they are

@@ -136,10 +136,11 @@ impl Witness {
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap_or_default();
         let output = child.wait_with_output().unwrap();
         let mut heard = std::fs::File::options().create(true).append(true).open(&self.heard).unwrap();
-        writeln!(heard, "{} {}", words[0], output.status).unwrap();
-        heard.write_all(&output.stderr).unwrap();
+        // What a backup tool prints passes byte for byte; the rest is ours.
+        let ours = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&tool_says(), "");
+        writeln!(heard, "{} {}: {}", words[0], output.status, ours(&output.stderr)).unwrap();
         if secret == Answer::Public {
-            heard.write_all(&output.stdout).unwrap();
+            writeln!(heard, "{}", ours(&output.stdout)).unwrap();
         }
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -202,11 +203,19 @@ fn provoke(hub: &Witness, host: &Witness, url: &str, spent: &str) {
     host.hear(&["--data-dir", &elsewhere, "init", "--import-key", &no_key]);
 }
 
+fn repo() -> String {
+    format!("rest:https://user:{IN_URL}@backup.example/repo")
+}
+
+/// The line of a tool that prints its repository.
+fn tool_says() -> String {
+    format!("opening {}", repo())
+}
+
 /// What backups say and are told.
 fn back_up(host: &Witness) {
-    let repo = format!("rest:https://user:{IN_URL}@backup.example/repo");
-    let script =
-        format!("echo opening {repo}; echo failed at {repo} >&2; test -n \"$RESTIC_PASSWORD\"; exit 3");
+    let (repo, says) = (repo(), tool_says());
+    let script = format!("echo {says}; echo {says} >&2; test -n \"$RESTIC_PASSWORD\"; exit 3");
     host.hear(&["run", "--plan", "p", "--repo", "r", "--", "sh", "-c", &script]);
     host.hear(&["run", "--plan", "p", "--repo", "r", "--tool", "restic", "--", "false", "-r", &repo]);
     let record = ["record", "--tool", "restic", "--plan", "p", "--repo", "r", "--exit-code", "1"];

@@ -22,6 +22,7 @@ mod cli_peers;
 mod cli_remote;
 mod cli_serve;
 mod config_federation;
+mod config_file;
 mod contract;
 mod doctor;
 mod federation;

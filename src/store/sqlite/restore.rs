@@ -16,7 +16,7 @@ use super::copy::{self, UNFINISHED};
 use super::memory::Memory;
 use super::schema::{self, SCHEMA};
 use super::tx::{Effects, Tx};
-use super::{audit, own_log, owner_key, succession};
+use super::{audit, audit_files, own_log, owner_key, succession};
 use crate::clock::Clock;
 use crate::store::{AuditEvent, AuditKind, StoreError};
 
@@ -69,6 +69,7 @@ impl Prepared {
             }
             linked => linked.map_err(failed)?,
         }
+        audit_files::forget(&self.to).map_err(failed)?;
         connection::sync_folder(&self.to)
     }
 
@@ -157,6 +158,8 @@ fn settle(connection: &Connection, own: PublicKey, clock: Clock) -> Result<(), S
         "UPDATE meta SET op_ids = op_ids + ?1, flow_ids = flow_ids + ?1 WHERE one = 1",
         [SKIPPED_NUMBERS],
     )?;
+    // The daemon that ran while the copy was made is not this one.
+    transaction.execute("UPDATE audit_head SET running = 0 WHERE one = 1", [])?;
     let tokens = transaction.execute("UPDATE tokens SET uses_left = 0 WHERE uses_left > 0", [])?;
     let detail = format!("{tokens} pairing tokens are void");
     audit::write(&tx, &AuditEvent { event: AuditKind::StoreRestored, peer: None, detail })?;

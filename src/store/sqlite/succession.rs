@@ -128,6 +128,7 @@ fn move_entry(
             event == AuditKind::KeyReplaced
         ])?;
     move_owner(tx, &old, &new)?;
+    move_config(tx.connection, &old, &new)?;
     retire(tx, &old, &new, RetiredHow::Succession)?;
     fence(tx, &new)?;
     note(tx, event, new, format!("{}: {old} is now {new}", listed.name))?;
@@ -163,6 +164,17 @@ fn move_owner(tx: &mut Tx<'_>, old: &KeyId, new: &KeyId) -> Result<bool, StoreEr
         .prepare_cached("UPDATE owners SET key_id = ?2 WHERE owner = ?1")?
         .execute(params![owner, new.as_bytes()])?;
     Ok(true)
+}
+
+/// Repositories that a peer shared, and what it showed of its config, are the same peer's under another key.
+fn move_config(connection: &Connection, old: &KeyId, new: &KeyId) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE config_repos SET origin = ?2 WHERE origin = ?1",
+        "UPDATE OR REPLACE peer_configs SET key_id = ?2 WHERE key_id = ?1",
+    ] {
+        connection.prepare_cached(statement)?.execute([old.as_bytes(), new.as_bytes()])?;
+    }
+    Ok(())
 }
 
 /// Whether nothing was ever stored for this owner.
@@ -248,6 +260,7 @@ fn absorb(tx: &mut Tx<'_>, peer: &Peer, succession: &Succession) -> Result<(), S
             continue;
         }
         tx.connection.prepare_cached("DELETE FROM peers WHERE key_id = ?1")?.execute([old.as_bytes()])?;
+        move_config(tx.connection, &old, &peer.key)?;
         retire(tx, &old, &peer.key, RetiredHow::Succession)?;
         // The session that tells this speaks for an owner that had nothing; the next one speaks for this one.
         tx.connection

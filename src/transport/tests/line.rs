@@ -48,7 +48,7 @@ async fn attacker_01_ends_both_tls_connections_with_a_key_of_its_own() {
     let attacker = Identity::from_seed(&[66; 32]);
     let between = Between::new(attacker, &hub).await;
     let mut host = Instance::new(2);
-    hub.authorize(&host.local.identity()).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(hub.key(), &between.url, ALL).await;
     let ending = host.hears_ending(hub.key()).await;
     assert!(matches!(ending, Ending::Dial(DialError::OtherKey { .. })), "{ending:?}");
@@ -63,7 +63,7 @@ async fn attackers_02_and_16_relay_under_a_trusted_certificate_to_another_hub() 
     let trusted = attacker.key_id();
     let between = Between::new(attacker, &hub).await;
     let mut host = Instance::new(2);
-    hub.authorize(&host.local.identity()).await;
+    hub.authorize(&host.local.me().identity).await;
     host.dial(trusted, &between.url, ALL).await;
     // The hub is the first to notice: it is not the one that is meant.
     let ending = host.hears_ending(trusted).await;
@@ -73,7 +73,7 @@ async fn attackers_02_and_16_relay_under_a_trusted_certificate_to_another_hub() 
     let url = between.url.clone();
     let mut raw = raw::Raw::open(&url, trusted).await;
     raw.hub = hub.key();
-    let me = host.local.identity();
+    let me = host.local.me().identity;
     let (waiting, hello) = opmesh_core::handshake::Dialer::start(raw.config(&me, None), raw::NONCE);
     drop(waiting);
     raw.send(hello.clone()).await;
@@ -183,7 +183,7 @@ async fn attacker_15_reorders_repeats_leaves_out_cuts_and_changes_what_follows_t
         let wire = Wire::new(&hub, mischief).await;
         let mut host = Instance::new(2);
         host.record_many(1_500).await;
-        hub.authorize(&host.local.identity()).await;
+        hub.authorize(&host.local.me().identity).await;
         host.dial(hub.key(), &wire.url, ALL).await;
         // The line's work is noticed: the session breaks, and nobody says that it ended.
         let ending = host.hears_ending(hub.key()).await;

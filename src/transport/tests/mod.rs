@@ -3,6 +3,7 @@
 mod audited;
 mod hostile;
 mod limits;
+mod line;
 mod racers;
 mod raw;
 mod relay;

@@ -86,5 +86,6 @@ async fn a_plain_listener_shows_what_it_offers_and_that_it_is_well() {
 fn the_limits_are_those_of_the_design() {
     assert_eq!((http2::STREAM_WINDOW, http2::CONNECTION_WINDOW), (256 << 10, 32 << 20));
     assert_eq!((http2::STREAMS, http2::HEADER_LIST), (4, 8 << 10));
+    assert_eq!((http2::FRAME, http2::RESETS, http2::ERROR_RESETS), (16 << 10, 20, 64));
     assert_eq!((http2::KEEPALIVE.as_secs(), http2::KEEPALIVE_TIMEOUT.as_secs()), (20, 10));
 }

@@ -47,6 +47,13 @@ pub(super) fn traitor(number: u8) -> Identity {
     Identity::from_seed(&[100 + number; 32])
 }
 
+/// Lets a key in.
+pub(super) fn list(hub: &Instance, who: &Identity) {
+    let id = who.key_id().to_string();
+    hub.ok(&["peer", "add", "--key-id", &id]);
+    hub.ok(&["peer", "verify", &id, "--key-id", &id]);
+}
+
 /// What arrives at the hub, as it arrives.
 struct Watch {
     child: Child,
@@ -214,9 +221,7 @@ fn a_listed_peer_keeps_syncing_under_every_attack() {
     host.serve("none");
     host.join(&hub, &format!("https://{}", target.address), &[]);
     for number in 0..TRAITORS {
-        let id = traitor(number).key_id().to_string();
-        hub.ok(&["peer", "add", "--key-id", &id]);
-        hub.ok(&["peer", "verify", &id, "--key-id", &id]);
+        list(&hub, &traitor(number));
     }
     let victim = Victim { hub: &hub, host: &host, watch: Watch::begin(&hub), recorded: 0 };
     let attackers =

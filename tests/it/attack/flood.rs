@@ -1,7 +1,7 @@
 //! Floods: bytes without end on one connection, each kind a known way to hurt an HTTP/2 server.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use opmesh::identity::Identity;
@@ -9,11 +9,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 use super::Target;
+use super::abuse::{list, traitor};
 use super::http2::{
     CONTINUATION, DATA, END_HEADERS, HEADERS, Http2, PING, RST_STREAM, SETTINGS, SYNC, WINDOW_UPDATE, frame,
     request_headers,
 };
 use super::stages::BREATH;
+use crate::fleet::{Instance, PATIENCE};
 
 /// What is sent without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,3 +185,32 @@ async fn pour(http2: Http2, kind: Flood, bytes: &mut u64) -> io::Result<()> {
 
 /// A hub that reads nothing more for so long is left for a new connection to it.
 const STUCK: Duration = Duration::from_secs(2);
+
+/// Floods that a connection does not survive, also when a listed key has authenticated on it.
+const ENDED: [Flood; 6] = [
+    Flood::RapidReset,
+    Flood::MadeYouReset,
+    Flood::Continuation,
+    Flood::HeaderBomb,
+    Flood::LengthPrefix,
+    Flood::TenThousandStreams,
+];
+
+#[tokio::test]
+async fn a_connection_that_floods_is_closed_before_much_of_the_flood_is_read() {
+    let mut hub = Instance::new("hub");
+    let ready = hub.serve("127.0.0.1:0");
+    let target = Target::of(hub.ok(&["key", "show"]).trim(), &ready["listen"][0]);
+    list(&hub, &traitor(0));
+    for kind in ENDED {
+        let http2 = open(target, Ipv4Addr::LOCALHOST.into(), Some(&traitor(0))).await.unwrap();
+        let mut bytes = 0;
+        let closed = tokio::time::timeout(PATIENCE, pour(http2, kind, &mut bytes)).await;
+        assert!(closed.is_ok(), "{}: {bytes} bytes were taken", kind.name());
+        println!("{}: closed after {} KiB", kind.name(), bytes / 1024);
+        assert!(bytes < MOST_BYTES, "{}: {bytes} bytes were taken", kind.name());
+    }
+}
+
+/// What lies in the buffers of both systems is in it.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;

@@ -75,9 +75,6 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::HostAdopted | AuditKind::AdoptionUndone => {
             "what_a_lost_key_wrote_is_listed_under_the_host_that_adopts_it_and_the_key_stays_out"
         }
-        AuditKind::ConfigPushed => {
-            "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
-        }
         AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
             "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
         }
@@ -85,6 +82,9 @@ const fn driven_by(kind: AuditKind) -> &'static str {
             "shared_repositories_are_taken_refused_one_by_one_and_audited_once"
         }
         AuditKind::SharedReposWithdrawn => "what_a_peer_shared_and_the_plans_on_it_outlive_the_peer",
+        AuditKind::ConfigPushed => {
+            "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
+        }
         AuditKind::StoreBackedUp | AuditKind::StoreRestored => {
             "a_backup_is_refused_over_a_file_and_a_restore_without_its_key_or_with_another"
         }

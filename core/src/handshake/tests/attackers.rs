@@ -109,7 +109,8 @@ fn attacker_04_swaps_roles() {
         let (dialing, hello) = world.dial();
         let (_, challenge) = world.answer(hello.clone()).unwrap();
         let (_, proof) = world.prove(dialing, challenge.clone()).unwrap();
-        let opened = Opened::new(&world.hub_keys, &hello, challenge.version, &challenge.nonce, &challenge.session);
+        let opened =
+            Opened::new(&world.hub_keys, &hello, challenge.version, &challenge.nonce, &challenge.session);
         // What the dialer would sign as a hub, put in the place of what it signs as a dialer.
         let as_hub = opened.acceptor_signs(&Party::of_proof(&proof));
         let swapped = Proof { signature: sign(&world.dialer, &as_hub), ..proof };
@@ -146,7 +147,12 @@ fn attacker_07_moves_a_transcript_to_another_kind_of_channel() {
     in_every_channel(|from, world| {
         let others: [fn(u8) -> ChannelKeys; 3] = [tls, sealed, |_| ChannelKeys::Plain];
         for other in others.map(|keys| keys(7)).into_iter().filter(|keys| *keys != world.hub_keys) {
-            let to = World { dialer_keys: other.clone(), hub_keys: other.clone(), dialer_sees: None, ..world.clone() };
+            let to = World {
+                dialer_keys: other.clone(),
+                hub_keys: other.clone(),
+                dialer_sees: None,
+                ..world.clone()
+            };
             let fault = presented(&to, recorded(&world)).unwrap_err();
             assert_eq!(fault, HandshakeFault::DialerSignature, "{} to {other:?}", from.name);
             let mixed = World { hub_keys: other, dialer_sees: None, ..world.clone() };
@@ -195,7 +201,7 @@ fn attacker_09_puts_another_name_on_a_valid_key() {
 }
 
 /// The name is B's to choose; what it may do hangs on its key. That the store then refuses it A's name is
-/// `attacker_10_is_listed_and_presents_the_name_of_another` in the store's contract.
+/// `attacker_10_presents_the_name_of_another_live_key_and_is_refused` in the store's contract.
 #[test]
 fn attacker_10_presents_the_name_of_another_listed_peer() {
     in_every_channel(|channel, world| {
@@ -216,15 +222,22 @@ fn attacker_11_moves_a_token_proof_to_its_own_key() {
         assert!(stolen.is_some());
         let thief = World { dialer: key(9), token: None, ..world };
         let moved = Proof { pairing: stolen.clone(), ..recorded(&thief) };
-        assert_eq!(presented(&thief, moved).unwrap_err(), HandshakeFault::DialerSignature, "{}", channel.name);
+        assert_eq!(
+            presented(&thief, moved).unwrap_err(),
+            HandshakeFault::DialerSignature,
+            "{}",
+            channel.name
+        );
         // Signed anew by the thief, over the stolen token's public half.
         let (_, hello) = thief.dial();
         let (proving, challenge) = thief.answer(hello.clone()).unwrap();
-        let opened = Opened::new(&thief.hub_keys, &hello, challenge.version, &challenge.nonce, &challenge.session);
+        let opened =
+            Opened::new(&thief.hub_keys, &hello, challenge.version, &challenge.nonce, &challenge.session);
         let transcript = opened.challenged(Party::of_challenge(&challenge), &challenge.signature);
         let mut proof = Proof { pairing: stolen, ..recorded(&thief) };
         let token = proof.pairing.as_ref().map(|pairing| &pairing.token_key);
-        proof.signature = sign(&thief.dialer, &transcript.dialer_signs(&Party::of_proof(&proof), token).identity);
+        proof.signature =
+            sign(&thief.dialer, &transcript.dialer_signs(&Party::of_proof(&proof), token).identity);
         assert_eq!(proving.proof(proof).unwrap_err(), HandshakeFault::TokenSignature, "{}", channel.name);
     });
 }
@@ -233,8 +246,8 @@ fn attacker_11_moves_a_token_proof_to_its_own_key() {
 fn attacker_13_presents_weak_keys_and_second_spellings_of_a_signature() {
     /// The order of the group, little-endian: S + ORDER verifies where only S should.
     const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     in_every_channel(|channel, world| {
         let mut identity = [0; 32];
@@ -253,7 +266,12 @@ fn attacker_13_presents_weak_keys_and_second_spellings_of_a_signature() {
             [*byte, _] = sum.to_le_bytes();
             carry = sum >> 8;
         }
-        assert_eq!(presented(&world, proof).unwrap_err(), HandshakeFault::DialerSignature, "{}", channel.name);
+        assert_eq!(
+            presented(&world, proof).unwrap_err(),
+            HandshakeFault::DialerSignature,
+            "{}",
+            channel.name
+        );
     });
 }
 
