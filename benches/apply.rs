@@ -26,6 +26,7 @@ use opmesh::store::{Epoch, Pending};
 use opmesh_core::model::{Modno, Position};
 use opmesh_core::permission::{Scopes, View};
 use opmesh_core::protocol::Ops;
+use opmesh_core::protocol::limits::FRAME_BYTES;
 use opmesh_core::replica::{StaleOps, Transaction};
 use opmesh_core::session::{Found, Read};
 
@@ -88,7 +89,11 @@ async fn read_ahead(pair: &Pair, base: &mut Position) -> Vec<Ops> {
     let view = View::new(Scopes::everything(), Scopes::everything());
     let mut frames = Vec::new();
     while frames.len() < AHEAD {
-        let read = Read::Changes { after: base.modno.max(Modno::ZERO), view: view.clone() };
+        let read = Read::Changes {
+            after: base.modno.max(Modno::ZERO),
+            view: view.clone(),
+            frame_bytes: FRAME_BYTES,
+        };
         let Found::Changes(changes) = pair.owner.read(read).await.unwrap() else { panic!("another answer") };
         if changes.end == *base {
             break;

@@ -12,7 +12,7 @@ use opmesh::wire;
 use opmesh_core::model::{KeyId, ProcessNonce};
 use opmesh_core::permission::{Grants, Scopes};
 use opmesh_core::protocol::Message;
-use opmesh_core::session::{Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Report};
+use opmesh_core::session::{Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Pace, Report};
 use prost::Message as _;
 
 /// An owner, a hub, and what their last session said.
@@ -87,7 +87,7 @@ impl Pair {
         let takeover = self.hub.take_over(&self.owner_key).await.unwrap();
         let everything = Scopes::everything;
         let process = ProcessNonce::new(7).unwrap();
-        let config = OwnerConfig { granted: everything(), accepted: everything(), process };
+        let config = OwnerConfig { granted: everything(), accepted: everything(), process, pace: Pace::Full };
         let mut owner = Owner::new(config, Duration::ZERO);
         let mut hub = Hub::new(HubConfig { accepted: everything() }, Duration::ZERO);
         let (mut to_owner, mut to_hub) = (VecDeque::from([Input::Tick]), VecDeque::new());

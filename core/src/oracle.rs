@@ -393,9 +393,10 @@ impl OwnerModel {
                 };
                 Found::Checkpoints(modnos.iter().filter_map(position).collect())
             }
-            Read::Changes { after, view } => Found::Changes(self.changes(after, &view)),
+            // Frames of the model are counted in rows.
+            Read::Changes { after, view, frame_bytes: _ } => Found::Changes(self.changes(after, &view)),
             Read::Manifest { lo, view } => Found::Manifest(self.manifest(lo, &view)),
-            Read::Operations { ids, view } => Found::Operations(self.operations(&ids, &view)),
+            Read::Operations { ids, view, frame_bytes: _ } => Found::Operations(self.operations(&ids, &view)),
         }
     }
 

@@ -115,6 +115,16 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogFormat {
+    /// The name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 impl LogLevel {
     /// The name, as log filters know it.
     pub const fn name(self) -> &'static str {

@@ -6,6 +6,7 @@
 mod fault;
 mod file;
 mod limits;
+mod settings;
 mod sharing;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::{fs, io};
 
 pub use fault::{ConfigError, Wrong};
 pub use file::{LogFormat, LogLevel};
+pub use settings::{Setting, Settings, settings};
 
 use opmesh_core::config::Allowed;
 
@@ -68,20 +70,9 @@ impl Default for Config {
 impl Config {
     /// Reads the file; a usual one that is missing means all defaults.
     pub fn load(file: &ConfigFile) -> Result<Self, ConfigError> {
-        let (path, may_miss) = match file {
-            ConfigFile::Named(path) => (path, false),
-            ConfigFile::Usual(path) => (path, true),
-        };
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, &text),
-            // A data folder that is none is for others to complain about.
-            Err(error)
-                if may_miss
-                    && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-            {
-                Ok(Self::default())
-            }
-            Err(source) => Err(ConfigError::Unreadable { path: path.clone(), source }),
+        match read(file)? {
+            Some((path, text)) => Self::parse(path, &text),
+            None => Ok(Self::default()),
         }
     }
 
@@ -105,6 +96,24 @@ impl Config {
             log_level: log.level.unwrap_or(usual.log_level),
             allowed: sharing::allowed(path, text, file.sharing.unwrap_or_default())?,
         })
+    }
+}
+
+/// The file and its text; nothing when a usual one is missing.
+fn read(file: &ConfigFile) -> Result<Option<(&Path, String)>, ConfigError> {
+    let (path, may_miss) = match file {
+        ConfigFile::Named(path) => (path, false),
+        ConfigFile::Usual(path) => (path, true),
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path, text))),
+        // A data folder that is none is for others to complain about.
+        Err(error)
+            if may_miss && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(ConfigError::Unreadable { path: path.clone(), source }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use opmesh_core::model::KeyId;
 use opmesh_core::protocol::EndReason;
-use opmesh_core::session::Finish;
+use opmesh_core::session::{Finish, Pace};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use super::address::{AddressFault, Channel, HubUrl};
 use super::driver::Delivered;
 use super::ending::Ending;
 use super::event::SessionNews;
-use super::session::{self, Target};
+use super::session::{self, Outcome, Target};
 
 /// The longest first wait.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -60,8 +60,7 @@ impl Backoff {
 
 /// Dials the hub until told to stop, or until it is no known host any more. `redial` ends a wait at once.
 pub async fn run(local: Arc<Local>, hub: KeyId, redial: Arc<Notify>, stop: CancellationToken) {
-    let mut backoff = Backoff::default();
-    let mut urls = Rotation::default();
+    let mut way = Way::default();
     while !stop.is_cancelled() {
         let peer = match local.store.peer(&hub).await {
             Ok(Some(peer)) if peer.roles.known_host => peer,
@@ -71,11 +70,8 @@ pub async fn run(local: Arc<Local>, hub: KeyId, redial: Arc<Notify>, stop: Cance
                 return;
             }
         };
-        let next = if may_dial(&peer) {
-            attempt(&local, &peer, &mut urls, &mut backoff, &stop).await
-        } else {
-            Next::WhenTold
-        };
+        let next =
+            if may_dial(&peer) { attempt(&local, &peer, &mut way, &stop).await } else { Next::WhenTold };
         pause(next, &redial, &stop).await;
     }
 }
@@ -103,15 +99,9 @@ async fn pause(next: Next, redial: &Notify, stop: &CancellationToken) {
     stop.run_until_cancelled(waiting).await;
 }
 
-async fn attempt(
-    local: &Arc<Local>,
-    peer: &Peer,
-    urls: &mut Rotation,
-    backoff: &mut Backoff,
-    stop: &CancellationToken,
-) -> Next {
+async fn attempt(local: &Arc<Local>, peer: &Peer, way: &mut Way, stop: &CancellationToken) -> Next {
     local.tell(peer.key, Role::KnownHost, SessionNews::Dialing).await;
-    let target = match target(local, peer, urls) {
+    let target = match target(local, peer, &mut way.urls) {
         Ok(target) => target,
         Err(fault) => {
             tracing::warn!(peer = %peer.key, reason = %fault, "the hub's entry cannot be dialled");
@@ -119,19 +109,81 @@ async fn attempt(
             return Next::WhenTold;
         }
     };
-    let outcome = session::dial(local, target, stop.clone()).await;
-    if let Some(lasted) = outcome.lasted {
-        backoff.ran(lasted);
-        urls.stay();
+    let channel = target.url.channel;
+    let outcome = session::dial(local, target, way.pace, stop.clone()).await;
+    if let Some(next) = peer.keys.next.filter(|next| may_be(&outcome.ending, channel, &next.key_id()))
+        && took_over(local, peer, next.key_id(), &mut way.urls, stop).await
+    {
+        return Next::After(Duration::ZERO);
     }
-    // A hub that takes what it is sent is there, however soon something on the way cuts each stream.
-    if outcome.delivered == Delivered::Something || is_renewal(&outcome.ending) {
-        *backoff = Backoff::default();
-    }
+    way.learn(&outcome);
     let random = getrandom::u32().unwrap_or(u32::MAX);
-    let wait = backoff.wait(random);
+    let wait = way.backoff.wait(random);
     tracing::debug!(peer = %peer.key, wait_ms = wait.as_millis(), "the hub will be dialled again");
     Next::After(wait)
+}
+
+/// Whether a hub that was not found under its key may have taken the one that it announced. Without TLS it shows no key
+/// to whoever means another.
+fn may_be(ending: &Ending, channel: Channel, next: &KeyId) -> bool {
+    ending.other_key() == Some(*next) || (channel != Channel::Tls && matches!(ending, Ending::TurnedAway(_)))
+}
+
+/// Meets the hub under the key that it announced, and files its entry under that one. This task ends with the old
+/// entry; the node begins another for the new one.
+async fn took_over(
+    local: &Arc<Local>,
+    peer: &Peer,
+    next: KeyId,
+    urls: &mut Rotation,
+    stop: &CancellationToken,
+) -> bool {
+    urls.stay();
+    let Ok(target) = target(local, peer, urls) else { return false };
+    let target = Target { hub: next, ..target };
+    if let Err(ending) = session::meet(local, &target, stop).await {
+        tracing::warn!(peer = %peer.key, reason = %ending, "the hub was not met under the key that it announced");
+        return false;
+    }
+    match local.store.take_announced(&peer.key).await {
+        Ok(moved) => moved.is_some(),
+        Err(error) => {
+            tracing::warn!(peer = %peer.key, %error, "the hub's new key could not be stored");
+            false
+        }
+    }
+}
+
+/// What the attempts so far have taught about the way to the hub.
+#[derive(Debug)]
+struct Way {
+    urls: Rotation,
+    backoff: Backoff,
+    pace: Pace,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self { urls: Rotation::default(), backoff: Backoff::default(), pace: Pace::Full }
+    }
+}
+
+impl Way {
+    fn learn(&mut self, outcome: &Outcome) {
+        let Some(lasted) = outcome.lasted else { return };
+        self.backoff.ran(lasted);
+        self.urls.stay();
+        let delivered = outcome.delivered == Delivered::Something;
+        // A hub that takes what it is sent is there, however soon something on the way cuts each stream.
+        if delivered || is_renewal(&outcome.ending) {
+            self.backoff = Backoff::default();
+        }
+        if matches!(outcome.ending, Ending::Finished(_)) || lasted >= PROGRESS {
+            self.pace = Pace::Full;
+        } else if delivered {
+            self.pace = Pace::Careful;
+        }
+    }
 }
 
 /// The session ended so that the next one has another view, or new keys.
@@ -199,6 +251,25 @@ mod tests {
         assert_eq!(backoff.wait(u32::MAX).as_secs(), 32);
         backoff.ran(PROGRESS);
         assert_eq!(backoff.wait(u32::MAX).as_secs(), 1);
+    }
+
+    #[test]
+    fn where_something_cuts_streams_the_next_one_comes_soon_and_is_careful() {
+        let cut = |delivered, lasted| Outcome {
+            ending: Ending::Interrupted("reset".to_owned()),
+            lasted: Some(Duration::from_secs(lasted)),
+            delivered,
+        };
+        let mut way = Way::default();
+        for _ in 0..5 {
+            way.backoff.wait(0);
+        }
+        way.learn(&cut(Delivered::Nothing, 1));
+        assert_eq!((way.pace, way.backoff.limit.as_secs()), (Pace::Full, 32));
+        way.learn(&cut(Delivered::Something, 1));
+        assert_eq!((way.pace, way.backoff.limit), (Pace::Careful, BACKOFF_FIRST));
+        way.learn(&cut(Delivered::Something, 60));
+        assert_eq!(way.pace, Pace::Full);
     }
 
     #[test]

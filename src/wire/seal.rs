@@ -88,3 +88,40 @@ impl From<Sealed> for Frame {
         Self { body: Some(Body::Sealed(pb::Sealed { ciphertext: sealed.0 })) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each bit of an encoded frame turned over, and what `read` makes of it.
+    fn assert_every_bit_counts<T: PartialEq + Clone>(
+        message: T,
+        frame: impl Fn(T) -> Frame,
+        read: impl Fn(Frame) -> Result<T, WireFault>,
+    ) {
+        let clean = frame(message.clone()).encode_to_vec();
+        for bit in 0..clean.len() * 8 {
+            let mut flipped = clean.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let arrived = Frame::decode(flipped.as_slice()).ok().and_then(|frame| read(frame).ok());
+            assert!(arrived != Some(message.clone()), "bit {bit} changes nothing");
+        }
+    }
+
+    #[test]
+    fn every_bit_of_an_encoded_frame_of_the_channel_counts() {
+        assert_every_bit_counts(SealOffer(Box::new([7; ENCAPSULATION_BYTES])), Frame::from, seal_offer);
+        assert_every_bit_counts(SealAnswer(Box::new([7; ENCAPSULATION_BYTES])), Frame::from, seal_answer);
+        assert_every_bit_counts(Sealed(vec![7; 100]), Frame::from, sealed);
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_none_and_frames_come_in_their_place_only() {
+        let short = pb::SealOffer { public_key: vec![7; ENCAPSULATION_BYTES - 1] };
+        let refused = seal_offer(Frame { body: Some(Body::SealOffer(short)) }).unwrap_err();
+        assert!(matches!(refused, WireFault::Length { expected: ENCAPSULATION_BYTES, .. }));
+        let refused = seal_answer(Sealed(Vec::new()).into()).unwrap_err();
+        assert_eq!(refused.to_string(), "Sealed came where SealAnswer was expected");
+        assert!(from_sealed(&[0xff; 4]).is_err());
+    }
+}

@@ -8,7 +8,7 @@ use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
 use opmesh_core::protocol::Message;
 use opmesh_core::protocol::limits::{FRAME_BYTES, FRAME_OPERATIONS, MANIFEST_ENTRIES};
-use opmesh_core::session::{Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig};
+use opmesh_core::session::{Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Pace};
 use prost::Message as _;
 
 const KEY: PublicKey = PublicKey([7; 32]);
@@ -50,7 +50,7 @@ impl Pair {
     /// One session from State until it comes to rest, or until `stop` says so.
     fn session(&mut self, mut stop: impl FnMut(&mut OwnerModel, &[(&'static str, usize)]) -> bool) {
         let process = ProcessNonce::new(0x0fed_cba9_8765_4321).unwrap();
-        let config = OwnerConfig { granted: everything(), accepted: everything(), process };
+        let config = OwnerConfig { granted: everything(), accepted: everything(), process, pace: Pace::Full };
         let mut owner = Owner::new(config, Duration::ZERO);
         let mut hub = Hub::new(HubConfig { accepted: everything() }, Duration::ZERO);
         let (mut to_owner, mut to_hub) = (vec![Input::Tick], Vec::new());
@@ -106,6 +106,8 @@ impl Pair {
             Message::Mark(_) => "Mark",
             Message::Ack(_) => "Ack",
             Message::Share(share) => share.name(),
+            Message::Succession(_) => "Succession",
+            Message::SuccessionKnown(_) => "SuccessionKnown",
             Message::Heartbeat => "Heartbeat",
             Message::End(_) => "End",
         };

@@ -6,6 +6,11 @@ use std::time::Duration;
 pub const FRAME_OPERATIONS: usize = 256;
 /// Most bytes of records, or of manifest entries, in one frame; one operation may stand alone above it.
 pub const FRAME_BYTES: usize = 256 * 1024;
+/// Most bytes of records in a frame where streams keep being cut, and how many such frames may be on their way: what a
+/// cut costs is sent again, and this is a sixteenth of the smallest stream that proxies are known to cut, 1 MiB.
+pub const CAREFUL_FRAME_BYTES: usize = 16 * 1024;
+/// See [`CAREFUL_FRAME_BYTES`].
+pub const CAREFUL_FRAMES_AHEAD: u64 = 4;
 /// Most changes that are looked at for one frame, inside the view or not, so that a reading transaction stays short.
 pub const FRAME_SCAN: usize = 4096;
 /// Most entries of a manifest. At 2 to 4 bytes an entry it meets [`FRAME_BYTES`] first; the worst case is 19 bytes.
@@ -38,4 +43,5 @@ pub const DEAD_AFTER: Duration = Duration::from_mins(1);
 const _: () = assert!(DEAD_AFTER.as_secs() >= 3 * HEARTBEAT.as_secs(), "two heartbeats may be lost");
 const _: () = assert!(OWN_SHOWN_A_MINUTE < SHOWN_A_MINUTE, "an honest peer keeps clear of the limit");
 const _: () = assert!(OWN_WRITES_A_MINUTE < WRITES_A_MINUTE, "an honest peer keeps clear of the limit");
+const _: () = assert!(CAREFUL_FRAMES_AHEAD <= CREDIT_WINDOW, "more than the credit would not count");
 const _: () = assert!(CREDIT_WINDOW >= 4, "design §5: credit starts at 4 or more");

@@ -1,13 +1,13 @@
-//! What two peers say to each other beside the operations: what one shows of its configuration, and requests to change
+//! What two peers say to each other beside the operations: what one shows of its config, and requests to change
 //! the other's. Both directions are alike.
 
-use crate::config::{Change, Resources, SharedRepo, Shown};
+use crate::config::{Applied, Change, Object, Refusal, RefusedShare, Resources, SharedRepo, Shown};
 use crate::model::ConfigModno;
 
 /// One frame of the `Sync` stream that is not about operations; needs the capability `config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Share {
-    /// What the sender lets the receiver see of its configuration, whole; replaces what it showed before.
+    /// What the sender lets the receiver see of its config, whole; replaces what it showed before.
     Config(Shown),
     /// Which repositories and plans the sender lets the receiver know of, whole; replaces what it named before.
     Resources(Resources),
@@ -45,7 +45,7 @@ pub struct Write {
 /// What a Write asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Change the configuration, which must still be the one that the change was made for.
+    /// Change the config, which must still be the one that the change was made for.
     Config(Change),
     /// Hub to host: these are all the repositories that the sender shares with the receiver now.
     Shared(Vec<SharedRepo>),
@@ -65,12 +65,12 @@ pub struct Written {
 pub enum Outcome {
     /// It was made.
     Applied {
-        /// The configuration's number now.
+        /// The config's number now.
         modno: ConfigModno,
     },
     /// Everything was so already.
     Unchanged,
-    /// The change was made for another configuration than the present one; nothing happened.
+    /// The change was made for another config than the present one; nothing happened.
     Stale {
         /// The present one's number.
         modno: ConfigModno,
@@ -95,4 +95,29 @@ pub struct Refused {
     pub object: String,
     /// What is forbidden and what to do next, in a sentence.
     pub reason: String,
+}
+
+impl From<Result<Applied, Refusal>> for Outcome {
+    fn from(judged: Result<Applied, Refusal>) -> Self {
+        match judged {
+            Ok(applied) if applied.touched.is_empty() => Self::Unchanged,
+            Ok(applied) => Self::Applied { modno: applied.config.modno() },
+            Err(Refusal::Stale { current, .. }) => Self::Stale { modno: current },
+            Err(refusal) => Self::Refused(Refused {
+                rule: refusal.rule().to_owned(),
+                object: refusal.object().as_ref().map(Object::to_string).unwrap_or_default(),
+                reason: refusal.to_string(),
+            }),
+        }
+    }
+}
+
+impl From<&RefusedShare> for Refused {
+    fn from(refused: &RefusedShare) -> Self {
+        Self {
+            rule: refused.rule.name().to_owned(),
+            object: Object::Repo(refused.id.clone()).to_string(),
+            reason: refused.to_string(),
+        }
+    }
 }

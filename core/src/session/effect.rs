@@ -70,6 +70,8 @@ pub enum Read {
         after: Modno,
         /// What the hub may see.
         view: View,
+        /// Most bytes of records; one operation may stand alone above it.
+        frame_bytes: usize,
     },
     /// A frame of the sorted ids from `lo` → [`Found::Manifest`].
     Manifest {
@@ -84,6 +86,8 @@ pub enum Read {
         ids: Vec<OpId>,
         /// What the hub may see.
         view: View,
+        /// As in [`Read::Changes`].
+        frame_bytes: usize,
     },
 }
 
@@ -126,8 +130,8 @@ pub struct Here {
     pub set: SetDigest,
 }
 
-/// A frame's worth of changes; at most [`crate::protocol::limits::FRAME_OPERATIONS`] rows and [`crate::protocol::limits::FRAME_BYTES`],
-/// but at least one row if there is any.
+/// A frame's worth of changes; at most [`crate::protocol::limits::FRAME_OPERATIONS`] rows and as many bytes as were asked
+/// for, but at least one row if there is any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     /// Inside the view, ascending by modno.

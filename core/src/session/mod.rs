@@ -14,5 +14,5 @@ pub use effect::{
     Changes, Compare, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Read, Report,
 };
 pub use hub::{Hub, HubConfig};
-pub use owner::{Owner, OwnerConfig};
+pub use owner::{Owner, OwnerConfig, Pace};
 pub use sharing::{Kept, Look, Offer, Sharing, SharingInput, SharingOutput};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::matchpoint;
 use crate::model::{Incarnation, OpId, Position, ProcessNonce};
 use crate::permission::{Scopes, View};
-use crate::protocol::limits::MANIFESTS_IN_FLIGHT;
+use crate::protocol::limits::{CAREFUL_FRAME_BYTES, CAREFUL_FRAMES_AHEAD, FRAME_BYTES, MANIFESTS_IN_FLIGHT};
 use crate::protocol::{
     Ack, Answer, Comparison, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal, State,
     Verdict, Violation,
@@ -29,6 +29,26 @@ pub struct OwnerConfig {
     pub accepted: Scopes,
     /// This run of the process.
     pub process: ProcessNonce,
+    /// How much to send at once.
+    pub pace: Pace,
+}
+
+/// How much an owner sends ahead of what is durable at the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As much as the hub's credit allows.
+    Full,
+    /// Little, because streams to this hub are cut: see [`CAREFUL_FRAME_BYTES`].
+    Careful,
+}
+
+impl Pace {
+    const fn frame_bytes(self) -> usize {
+        match self {
+            Self::Full => FRAME_BYTES,
+            Self::Careful => CAREFUL_FRAME_BYTES,
+        }
+    }
 }
 
 /// The owner's machine.
@@ -224,6 +244,8 @@ impl Owner {
             }
             // Without the sharing machine beside this one, or they would not come here.
             Message::Share(share) => Err(unexpected(share.name(), &self.phase)),
+            Message::Succession(_) => Err(unexpected("Succession", &self.phase)),
+            Message::SuccessionKnown(_) => Err(unexpected("SuccessionKnown", &self.phase)),
             Message::State(_) => Err(unexpected("State", &self.phase)),
             Message::Matchpoint(_) => Err(unexpected("Matchpoint", &self.phase)),
             Message::Manifest(_) => Err(unexpected("Manifest", &self.phase)),
@@ -430,7 +452,7 @@ impl Owner {
 
     /// A need without ids is answered without a read, as soon as it is its turn and the credit allows.
     fn answer_empty(&mut self, now: Duration, out: &mut Vec<Output>) {
-        while self.sent < self.credit {
+        while self.may_send() {
             let Phase::Diffing(diffing) = &mut self.phase else { return };
             let Some(pending) = diffing.answering() else { return };
             let Progress::Answering { ids, .. } = &pending.progress else { return };
@@ -490,12 +512,17 @@ impl Owner {
 
     // ---- what to read next ----
 
+    const fn may_send(&self) -> bool {
+        let ahead = self.sent.saturating_sub(self.settled);
+        self.sent < self.credit && (matches!(self.config.pace, Pace::Full) || ahead < CAREFUL_FRAMES_AHEAD)
+    }
+
     fn pump(&mut self, now: Duration, out: &mut Vec<Output>) {
         self.answer_empty(now, out);
         if self.reading != Reading::No {
             return;
         }
-        let may_send = self.sent < self.credit;
+        let (may_send, frame_bytes) = (self.may_send(), self.config.pace.frame_bytes());
         let view = || self.view.clone();
         let read = match &mut self.phase {
             Phase::Fresh => {
@@ -504,10 +531,10 @@ impl Owner {
             }
             Phase::Streaming(streaming) if streaming.more && may_send => {
                 streaming.more = false;
-                Read::Changes { after: streaming.end.modno, view: view() }
+                Read::Changes { after: streaming.end.modno, view: view(), frame_bytes }
             }
             Phase::Diffing(diffing) => match diffing.next_read(may_send) {
-                Some(NextRead::Operations(ids)) => Read::Operations { ids, view: view() },
+                Some(NextRead::Operations(ids)) => Read::Operations { ids, view: view(), frame_bytes },
                 Some(NextRead::Manifest(lo)) => Read::Manifest { lo, view: view() },
                 None => return,
             },

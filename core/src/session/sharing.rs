@@ -1,7 +1,7 @@
-//! Configuration and requests beside the operations: the same small machine on both sides.
+//! Config and requests beside the operations: the same small machine on both sides.
 //!
 //! It says when to look at what this side shows and sends what is new of it, lets one request of each side be under
-//! way at a time, and ends the session of a peer that says too much. What a configuration is, and whether a request
+//! way at a time, and ends the session of a peer that says too much. What a config is, and whether a request
 //! may have an effect, is the store's to decide, inside its transaction. Runs only with a peer that named the
 //! capability; called by `transport/driver.rs`.
 
@@ -55,7 +55,7 @@ pub enum SharingOutput {
 /// What the peer shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// Its configuration.
+    /// Its config.
     Config(Shown),
     /// What its operations name.
     Resources(Resources),
@@ -65,7 +65,7 @@ pub enum Kept {
 /// not the same as showing that there is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Look {
-    /// What the peer may read of the configuration.
+    /// What the peer may read of the config.
     pub config: Option<Shown>,
     /// What the operations that it may read name.
     pub resources: Option<Resources>,

@@ -1,6 +1,7 @@
 //! Every way in which a peer can misbehave, provoked with hand-made messages.
 
 mod fuzz;
+mod hostile;
 mod matrix;
 
 use opmesh_core::config::Resources;

@@ -13,7 +13,9 @@ use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
 use opmesh_core::protocol::{Comparison, EndReason, Message, Proposal, Violation};
 use opmesh_core::replica::{Committed, ParkReason, Rows, Rung, Transaction, release};
-use opmesh_core::session::{Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read};
+use opmesh_core::session::{
+    Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Pace, Read,
+};
 
 use crate::seen::{Around, Seen};
 
@@ -171,7 +173,12 @@ impl World {
     pub fn connect(&mut self) {
         self.seen.sessions += 1;
         let process = ProcessNonce::new(self.seen.sessions).unwrap();
-        let config = OwnerConfig { granted: self.granted.clone(), accepted: self.accepted.clone(), process };
+        let config = OwnerConfig {
+            granted: self.granted.clone(),
+            accepted: self.accepted.clone(),
+            process,
+            pace: Pace::Full,
+        };
         let link = Link {
             owner: Owner::new(config, self.now),
             hub: Hub::new(HubConfig { accepted: self.accepted.clone() }, self.now),

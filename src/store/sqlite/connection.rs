@@ -126,6 +126,8 @@ fn configure(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // What a savepoint may have to undo stays in memory; a group is small.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // What is deleted is overwritten where that costs no write of its own: a pairing token's secret, above all.
+    connection.pragma_update_and_check(None, "secure_delete", "FAST", |_| Ok(()))?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;

@@ -143,6 +143,7 @@ fn finish(tx: &mut Tx<'_>, key: KeyId, owner: i64) -> Result<Forgotten, StoreErr
     for statement in ["DELETE FROM replicas WHERE owner = ?1", "DELETE FROM owners WHERE owner = ?1"] {
         tx.connection.prepare_cached(statement)?.execute([owner])?;
     }
+    tx.connection.prepare_cached("DELETE FROM peer_configs WHERE key_id = ?1")?.execute([key.as_bytes()])?;
     // The number may be given to another owner.
     tx.memory.forget(owner);
     let forgotten = Forgotten { name, operations: counted(operations), parked: counted(parked) };

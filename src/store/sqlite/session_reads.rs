@@ -5,7 +5,7 @@ use opmesh_core::model::{
     Chain, Incarnation, Modno, OpId, Operation, Position, Record, Scope, SetDigest, Tombstone,
 };
 use opmesh_core::permission::View;
-use opmesh_core::protocol::limits::{FRAME_BYTES, FRAME_OPERATIONS, FRAME_SCAN};
+use opmesh_core::protocol::limits::{FRAME_OPERATIONS, FRAME_SCAN};
 use opmesh_core::session::{Changes, Compare, Found, Here, ManifestPage, OperationsPage, Read};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -23,9 +23,13 @@ pub(in crate::store) fn read(connection: &Connection, read: &Read) -> Result<Fou
     Ok(match read {
         Read::Here { view } => Found::Here(here(connection, view)?),
         Read::Checkpoints { modnos } => Found::Checkpoints(checkpoints(connection, modnos)?),
-        Read::Changes { after, view } => Found::Changes(changes(connection, *after, view)?),
+        Read::Changes { after, view, frame_bytes } => {
+            Found::Changes(changes(connection, *after, view, *frame_bytes)?)
+        }
         Read::Manifest { lo, view } => Found::Manifest(manifest(connection, *lo, view)?),
-        Read::Operations { ids, view } => Found::Operations(operations(connection, ids, view)?),
+        Read::Operations { ids, view, frame_bytes } => {
+            Found::Operations(operations(connection, ids, view, *frame_bytes)?)
+        }
     })
 }
 
@@ -106,11 +110,16 @@ pub(in crate::store) const CHANGES: &str = "
     ORDER BY modno";
 
 /// Live rows and tombstones by modno. A record is read only when it is sent.
-fn changes(connection: &Connection, after: Modno, view: &View) -> Result<Changes, StoreError> {
+fn changes(
+    connection: &Connection,
+    after: Modno,
+    view: &View,
+    frame_bytes: usize,
+) -> Result<Changes, StoreError> {
     let mut visible = Visible::through(view);
     let mut statement = connection.prepare_cached(CHANGES)?;
     let mut log = statement.query([after.to_i64()])?;
-    let mut frame = Frame::default();
+    let mut frame = Frame { limit_bytes: frame_bytes, ..Frame::default() };
     let mut last = after;
     let mut looked_at = 0;
     let complete = loop {
@@ -140,6 +149,7 @@ struct Frame {
     operations: Vec<Operation>,
     tombstones: Vec<Tombstone>,
     bytes: usize,
+    limit_bytes: usize,
 }
 
 impl Frame {
@@ -158,7 +168,7 @@ impl Frame {
         }
         let operation = own_operation(connection, id)?.ok_or_else(|| missing("operation", id.to_i64()))?;
         let bytes = self.bytes + operation.record.as_bytes().len();
-        if rows > 0 && bytes > FRAME_BYTES {
+        if rows > 0 && bytes > self.limit_bytes {
             return Ok(false);
         }
         self.bytes = bytes;
@@ -206,7 +216,12 @@ fn manifest(connection: &Connection, lo: u64, view: &View) -> Result<ManifestPag
     Ok(ManifestPage { hi, as_of: head(connection)?, entries: page.into_entries() })
 }
 
-fn operations(connection: &Connection, ids: &[OpId], view: &View) -> Result<OperationsPage, StoreError> {
+fn operations(
+    connection: &Connection,
+    ids: &[OpId],
+    view: &View,
+    frame_bytes: usize,
+) -> Result<OperationsPage, StoreError> {
     let mut page =
         OperationsPage { as_of: head(connection)?, operations: Vec::new(), gone: Vec::new(), settled: 0 };
     let mut bytes = 0;
@@ -217,7 +232,7 @@ fn operations(connection: &Connection, ids: &[OpId], view: &View) -> Result<Oper
             Some(operation) => {
                 bytes += operation.record.as_bytes().len();
                 let first = page.operations.is_empty();
-                if !first && (bytes > FRAME_BYTES || page.operations.len() == FRAME_OPERATIONS) {
+                if !first && (bytes > frame_bytes || page.operations.len() == FRAME_OPERATIONS) {
                     break;
                 }
                 page.operations.push(operation);

@@ -30,7 +30,7 @@ fn new_peer(number: u8) -> NewPeer {
 }
 
 #[tokio::test]
-async fn of_many_that_race_with_one_token_one_wins() {
+async fn attacker_12_races_others_with_one_token_and_one_wins() {
     let place = Place::new(10).await;
     let store = place.open();
     store.add_token(token(90)).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_listed_client_is_let_in_without_using_up_the_token_it_presents() {
 }
 
 #[tokio::test]
-async fn an_instance_id_of_another_live_key_is_refused_and_a_new_one_is_audited() {
+async fn attacker_10_presents_the_name_of_another_live_key_and_is_refused() {
     let place = Place::new(10).await;
     let store = place.open();
     client(&store, 2).await;

@@ -7,6 +7,7 @@ use opmesh::store::{Epoch, Store, StoreError};
 use opmesh_core::model::{Incarnation, KeyId, Modno, OpId, Operation, Position, Record, SetDigest};
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
+use opmesh_core::protocol::limits::FRAME_BYTES;
 use opmesh_core::protocol::{Answer, Mark, Matchpoint, Ops, State, Violation};
 use opmesh_core::replica::{Committed, ParkReason, StaleOps, Transaction};
 use opmesh_core::session::{Compare, Found, Read};
@@ -201,7 +202,7 @@ impl Pair {
     }
 
     fn ops(&self, base: Position) -> Ops {
-        let read = Read::Changes { after: base.modno, view: self.view.clone() };
+        let read = Read::Changes { after: base.modno, view: self.view.clone(), frame_bytes: FRAME_BYTES };
         let Found::Changes(found) = self.owner.read(read) else { unreachable!() };
         Ops {
             base,
@@ -215,7 +216,7 @@ impl Pair {
     fn answer(&self) -> Option<Transaction> {
         let compare = self.comparison(self.model.replica().diff?.done);
         let ids = self.model.compare(&compare);
-        let read = Read::Operations { ids: ids.clone(), view: self.view.clone() };
+        let read = Read::Operations { ids: ids.clone(), view: self.view.clone(), frame_bytes: FRAME_BYTES };
         let Found::Operations(found) = self.owner.read(read) else { unreachable!() };
         let hi = ids.get(found.settled).map_or(compare.hi, |id| id.get());
         let answer = Answer {

@@ -4,6 +4,7 @@ use opmesh::store::{Change, Edit, Flow, OnceKey, OpRow, OwnChange, Refused, Stor
 use opmesh_core::model::{FlowId, Modno, OpId, Record};
 use opmesh_core::oracle::{FrameSize, OwnerModel};
 use opmesh_core::permission::{Scopes, View};
+use opmesh_core::protocol::limits::FRAME_BYTES;
 use opmesh_core::session::Read;
 use proptest::prelude::*;
 
@@ -77,13 +78,17 @@ async fn compare(store: &Store, model: &OwnerModel, view: &View) {
     let head = model.head().modno.get();
     reads.push(Read::Checkpoints { modnos: (1..=head + 2).map(|n| Modno::new(n).unwrap()).collect() });
     for after in [0, head / 2, head] {
-        reads.push(Read::Changes { after: Modno::new(after).unwrap(), view: view.clone() });
+        reads.push(Read::Changes {
+            after: Modno::new(after).unwrap(),
+            view: view.clone(),
+            frame_bytes: FRAME_BYTES,
+        });
     }
     for lo in [0, 1, head / 2] {
         reads.push(Read::Manifest { lo, view: view.clone() });
     }
     let ids = (1..=head + 2).map(|n| OpId::new(n).unwrap()).collect();
-    reads.push(Read::Operations { ids, view });
+    reads.push(Read::Operations { ids, view, frame_bytes: FRAME_BYTES });
     for read in reads {
         assert_eq!(store.read(read.clone()).await.unwrap(), model.read(read.clone()), "{read:?}");
     }

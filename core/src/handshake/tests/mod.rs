@@ -1,5 +1,6 @@
 //! Two sides on one line, and everything that somebody between them, or one of them, could do.
 
+mod attackers;
 mod attacks;
 mod bits;
 mod vectors;
