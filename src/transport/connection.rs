@@ -112,10 +112,12 @@ impl Gate {
     /// Counts what came in; `read` is what was sent by a stranger, or after the session was over.
     pub(super) fn received(&self, bytes: usize, read: &mut usize) -> Result<(), Closed> {
         self.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
-        let (limit, too_much) = match self.known.load(Ordering::Relaxed) {
-            false => (BYTES_BEFORE_AUTHENTICATION, Closed::TooMuch),
-            true if self.over.is_cancelled() => (LATE_BYTES, Closed::SessionOver),
-            true => return Ok(()),
+        let (limit, too_much) = if !self.known.load(Ordering::Relaxed) {
+            (BYTES_BEFORE_AUTHENTICATION, Closed::TooMuch)
+        } else if self.over.is_cancelled() {
+            (LATE_BYTES, Closed::SessionOver)
+        } else {
+            return Ok(());
         };
         *read = read.saturating_add(bytes);
         if *read > limit { Err(too_much) } else { Ok(()) }
