@@ -35,7 +35,6 @@ mod peer_watch;
 mod proxies;
 mod revocations;
 mod rotation;
-mod revocations;
 mod store_contract;
 mod tidy;
 mod vectors;

@@ -20,7 +20,12 @@ pub(super) const OLDEST: i64 = 1;
 /// What schema 2 adds to schema 1, each part in the file that reads and writes it.
 const SECOND: &[&str] = &[
     super::memory::LOG_KEYS,
-    super::admin_tokens::TABLE, super::audit::AUDIT_HEAD, super::config::TABLES, super::forget::FORGETTING, super::pairing::TOKEN_EXPIRY, super::succession::SUCCESSION,
+    super::admin_tokens::TABLE,
+    super::audit::AUDIT_HEAD,
+    super::config::TABLES,
+    super::forget::FORGETTING,
+    super::pairing::TOKEN_EXPIRY,
+    super::succession::SUCCESSION,
 ];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.
