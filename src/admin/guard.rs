@@ -80,7 +80,6 @@ const ROLES: &[(&str, Role)] = &[
     ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
-    ("UnverifyPeer", Role::Security),
     ("BlockPeer", Role::Security),
     ("UnblockPeer", Role::Security),
     ("RenamePeer", Role::Security),
@@ -163,7 +162,6 @@ impl Door {
                 let Some(connection) = caller.connection else {
                     return Err(Failure::new(Reason::Internal, "the connection is unknown"));
                 };
-                let address = connection.address;
                 let role = bearers.role(&connection, caller.authorization.as_deref()).await?;
                 let needed = needed(wanted);
                 if role >= needed {
@@ -305,6 +303,17 @@ mod tests {
         }
         assert_eq!(needed(Wanted::Call("NoSuchCall")), Role::Security);
         assert_eq!(needed(Wanted::Look), Role::Read);
+    }
+
+    #[test]
+    fn readers_may_call_what_looks_and_nothing_else() {
+        let looks = ["Status", "List", "Get", "Watch", "Verify"];
+        // Repeats a decision, whatever its name says; and tokens are for those who may make them.
+        let exceptions = ["VerifyPeer", "ListTokens", "ListAdminTokens"];
+        for (name, role) in ROLES {
+            let is_look = looks.iter().any(|look| name.starts_with(look)) && !exceptions.contains(name);
+            assert_eq!(*role == Role::Read, is_look, "{name} needs {role:?}");
+        }
     }
 
     #[test]
