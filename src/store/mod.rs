@@ -10,6 +10,7 @@ mod config;
 mod disk;
 mod error;
 mod list;
+mod look;
 mod own;
 mod peer;
 mod sqlite;
@@ -31,8 +32,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use crate::clock::Clock;
 
 use sqlite::{
-    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log,
-    pairing, peer_rows, peers, restore, session_reads, succession, verify,
+    Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, lists, own_log, pairing,
+    peer_rows, peers, restore, session_reads, succession, verify,
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
@@ -171,24 +172,6 @@ impl Store {
         self.note_audit(AuditEvent { event: AuditKind::StoreBackedUp, peer: None, detail }).await
     }
 
-    /// The store itself.
-    pub async fn facts(&self) -> Result<StoreFacts, StoreError> {
-        self.engine.facts().await
-    }
-
-    /// Whether the file is whole, as far as a look can tell.
-    pub async fn health(&self) -> Result<StoreHealth, StoreError> {
-        self.engine.read(health::health).await
-    }
-
-    /// The room under the store; asked on a thread that may wait.
-    pub async fn disk(&self) -> Result<Disk, StoreError> {
-        let path = self.engine.path().to_owned();
-        let ask =
-            move |_: &_| Disk::of(&path).map_err(|error| StoreError::Engine { reason: error.to_string() });
-        self.engine.read(ask).await
-    }
-
     /// What this instance calls itself, for lists.
     pub async fn set_instance(&self, instance: InstanceId) -> Result<(), StoreError> {
         self.engine.write(Weight::ONE, move |tx| sqlite::set_instance(tx, &instance)).await
@@ -214,19 +197,6 @@ impl Store {
     /// Follows the last durable change.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.engine.head()
-    }
-
-    /// Waits until the store has stopped for good; why.
-    pub async fn stopped(&self) -> StoreError {
-        let mut head = self.engine.head();
-        loop {
-            if let Some(stopped) = self.engine.stopped() {
-                return stopped;
-            }
-            if head.changed().await.is_err() {
-                return self.engine.gone();
-            }
-        }
     }
 
     /// Own operations whose status is in progress, oldest first.
@@ -383,12 +353,6 @@ impl Store {
     pub async fn note_refused(&self, peer: &KeyId, refusal: Refusal) -> Result<(), StoreError> {
         let key = *peer;
         self.engine.write(Weight::ONE, move |tx| peers::note_refused(tx, key, refusal)).await
-    }
-
-    /// Why a key was refused last, when and under which name, if the audit log has it; of keys that are no peers, too.
-    pub async fn last_refusal(&self, key: &KeyId) -> Result<Option<(Refusal, UnixMs, String)>, StoreError> {
-        let key = *key;
-        self.engine.read(move |connection| health::last_refusal(connection, &key)).await
     }
 
     /// All peers, by name.
