@@ -7,6 +7,7 @@ use crate::model::{Incarnation, Modno, OpId, Operation, Position, SetDigest, Tom
 use crate::permission::View;
 use crate::replica::{Committed, Transaction};
 
+use crate::protocol::limits::{CAREFUL_FRAME_BYTES, FRAME_BYTES};
 use crate::protocol::{EndReason, Message, Proposal, Violation};
 
 /// What a session is told.
@@ -89,6 +90,24 @@ pub enum Read {
         /// As in [`Read::Changes`].
         frame_bytes: usize,
     },
+}
+
+/// How much an owner sends ahead of what is durable at the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As much as the hub's credit allows.
+    Full,
+    /// Little, because streams to this hub are cut: see [`CAREFUL_FRAME_BYTES`].
+    Careful,
+}
+
+impl Pace {
+    pub(super) const fn frame_bytes(self) -> usize {
+        match self {
+            Self::Full => FRAME_BYTES,
+            Self::Careful => CAREFUL_FRAME_BYTES,
+        }
+    }
 }
 
 /// Which ids of a manifest the hub needs.

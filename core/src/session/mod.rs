@@ -11,8 +11,8 @@ mod owner;
 mod sharing;
 
 pub use effect::{
-    Changes, Compare, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Read, Report,
+    Changes, Compare, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Pace, Read, Report,
 };
 pub use hub::{Hub, HubConfig};
-pub use owner::{Owner, OwnerConfig, Pace};
+pub use owner::{Owner, OwnerConfig};
 pub use sharing::{Kept, Look, Offer, Sharing, SharingInput, SharingOutput};

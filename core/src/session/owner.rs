@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::matchpoint;
 use crate::model::{Incarnation, OpId, Position, ProcessNonce};
 use crate::permission::{Scopes, View};
-use crate::protocol::limits::{CAREFUL_FRAME_BYTES, CAREFUL_FRAMES_AHEAD, FRAME_BYTES, MANIFESTS_IN_FLIGHT};
+use crate::protocol::limits::{CAREFUL_FRAMES_AHEAD, MANIFESTS_IN_FLIGHT};
 use crate::protocol::{
     Ack, Answer, Comparison, Manifest, Mark, MarkAnswer, Matchpoint, Message, Need, Ops, Proposal, State,
     Verdict, Violation,
 };
 
 use super::effect::{
-    Changes, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Read, Report,
+    Changes, Finish, Found, Here, Input, ManifestPage, OperationsPage, Output, Pace, Read, Report,
 };
 use super::liveness::Liveness;
 
@@ -31,24 +31,6 @@ pub struct OwnerConfig {
     pub process: ProcessNonce,
     /// How much to send at once.
     pub pace: Pace,
-}
-
-/// How much an owner sends ahead of what is durable at the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// As much as the hub's credit allows.
-    Full,
-    /// Little, because streams to this hub are cut: see [`CAREFUL_FRAME_BYTES`].
-    Careful,
-}
-
-impl Pace {
-    const fn frame_bytes(self) -> usize {
-        match self {
-            Self::Full => FRAME_BYTES,
-            Self::Careful => CAREFUL_FRAME_BYTES,
-        }
-    }
 }
 
 /// The owner's machine.
