@@ -32,7 +32,6 @@ mod intake_store;
 mod life;
 mod manual;
 mod peer_watch;
-mod peer_watch;
 mod proxies;
 mod revocations;
 mod rotation;
