@@ -19,10 +19,11 @@ use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
-use opmesh_core::model::{KeyId, PublicKey};
+use opmesh_core::model::{KeyId, PublicKey, UnixMs};
+use opmesh_core::succession::{Statement, Succession, SuccessionFault};
 
 /// More than any key file holds; what is larger is not read.
-const MAX_FILE_BYTES: u64 = 4096;
+const MAX_FILE_BYTES: u64 = 32 * 1024;
 /// Files: nothing for group and others, nothing executable.
 const FILE_FORBIDDEN: u32 = 0o177;
 /// Directories: nothing for group and others.
@@ -32,6 +33,8 @@ const DIR_WRITABLE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
+const PAST_BEGIN: &str = "-----BEGIN OPMESH SUCCESSION-----";
+const PAST_END: &str = "-----END OPMESH SUCCESSION-----";
 /// RFC 8410: version 0, id-Ed25519, and an octet string in an octet string; the 32 bytes of the seed follow.
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -96,6 +99,9 @@ pub enum IdentityError {
         /// The system's words.
         source: io::Error,
     },
+    /// There were too many keys already.
+    #[error("no key can come after this one: {0}; begin with a new identity")]
+    Succession(SuccessionFault),
     /// The operating system gave no randomness.
     #[error("the operating system gave no randomness for a new key")]
     Randomness,
@@ -104,6 +110,8 @@ pub enum IdentityError {
 /// This instance's key pair.
 pub struct Identity {
     signing: SigningKey,
+    /// How it came to this key, if it began with another.
+    past: Option<Succession>,
 }
 
 impl fmt::Debug for Identity {
@@ -122,7 +130,7 @@ impl Identity {
 
     /// The key pair of a seed: pairing tokens are such keys, and tests use fixed ones.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self { signing: SigningKey::from_bytes(seed) }
+        Self { signing: SigningKey::from_bytes(seed), past: None }
     }
 
     /// A new key, stored at `path`. The directory is made with mode 0700 when it is missing.
@@ -147,9 +155,62 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(malformed(path)),
             Err(source) => return Err(failed("read", path)(source)),
         }
-        let der = unwrap_pem(&text).ok_or_else(|| malformed(path))?;
+        let (key, past) = split(&text);
+        let der = unwrap_pem(key).ok_or_else(|| malformed(path))?;
         let signing = SigningKey::from_pkcs8_der(&der).map_err(|_| malformed(path))?;
-        Ok(Self { signing })
+        let past = read_past(past).ok_or_else(|| malformed(path))?;
+        let past = match past.as_slice() {
+            [] => None,
+            _ => Some(Succession::new(past).map_err(|_| malformed(path))?),
+        };
+        let identity = Self { signing, past };
+        let ends_here = |past: &Succession| past.newest() == identity.public_key();
+        if identity.past.as_ref().is_none_or(ends_here) { Ok(identity) } else { Err(malformed(path)) }
+    }
+
+    /// A new key that comes after this one, nowhere stored yet; both sign that it does.
+    pub fn succeed(&self, at: UnixMs) -> Result<Self, IdentityError> {
+        let next = Self::generate()?;
+        let (old, new) = (self.public_key(), next.public_key());
+        let signs = Statement::signs(&old, &new, at);
+        let statement =
+            Statement { old, new, at, by_old: self.sign(&signs.by_old), by_new: next.sign(&signs.by_new) };
+        let mut statements = self.past.as_ref().map_or_else(Vec::new, |past| past.statements().to_vec());
+        statements.push(statement);
+        let past = Succession::new(statements).map_err(IdentityError::Succession)?;
+        Ok(Self { past: Some(past), ..next })
+    }
+
+    /// How it came to this key; none if it began with it.
+    pub const fn past(&self) -> Option<&Succession> {
+        self.past.as_ref()
+    }
+
+    /// The keys that it had before, oldest first.
+    pub fn before(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        self.past.iter().flat_map(Succession::before)
+    }
+
+    /// The key that it began with: its operations are hashed with it for ever.
+    pub fn first(&self) -> PublicKey {
+        self.past.as_ref().map_or_else(|| self.public_key(), Succession::first)
+    }
+
+    /// Since when it has this key, if it had another before.
+    pub fn since(&self) -> UnixMs {
+        self.past.as_ref().map_or(UnixMs(0), Succession::announced_at)
+    }
+
+    /// Takes the place of the key at `old`, in one step; its own file was `new`. Durable when it returns.
+    pub fn replace(&self, new: &Path, old: &Path) -> Result<(), IdentityError> {
+        fs::rename(new, old).map_err(failed("put a new key in the place of", old))?;
+        sync(parent(old))
+    }
+
+    /// Throws a key away.
+    pub fn remove(path: &Path) -> Result<(), IdentityError> {
+        fs::remove_file(path).map_err(failed("remove", path))?;
+        sync(parent(path))
     }
 
     /// Reads a key file that was brought here, from a folder that need not be private: nobody else can read the file,
@@ -181,7 +242,7 @@ impl Identity {
             }
             other => other.map_err(failed("create", path))?,
         }
-        File::open(directory).and_then(|open| open.sync_all()).map_err(failed("sync", directory))
+        sync(directory)
     }
 
     fn write_new(&self, path: &Path) -> Result<(), IdentityError> {
@@ -194,7 +255,11 @@ impl Identity {
             .open(path)
             .map_err(failed("create", path))?;
         let encoded = Zeroizing::new(STANDARD.encode(self.pkcs8_der().as_slice()));
-        let text = Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", encoded.as_str()));
+        let mut text = Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", encoded.as_str()));
+        for statement in self.past.iter().flat_map(Succession::statements) {
+            let encoded = STANDARD.encode(statement.to_bytes());
+            text.push_str(&format!("{PAST_BEGIN}\n{encoded}\n{PAST_END}\n"));
+        }
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write", path))
     }
 
@@ -220,6 +285,10 @@ impl Identity {
         der.extend_from_slice(self.signing.as_bytes());
         der
     }
+}
+
+fn sync(directory: &Path) -> Result<(), IdentityError> {
+    File::open(directory).and_then(|open| open.sync_all()).map_err(failed("sync", directory))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -298,6 +367,25 @@ fn check_access(
         return Err(IdentityError::Mode { path: path.to_owned(), mode, expected });
     }
     Ok(())
+}
+
+/// The key, and the statements after it.
+fn split(text: &str) -> (&str, &str) {
+    let end = text.find(PEM_END).map_or(text.len(), |at| at + PEM_END.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+/// The statements that a key file ends with; `None` when there is anything else.
+fn read_past(text: &str) -> Option<Vec<Statement>> {
+    let mut statements = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (body, after) = rest.strip_prefix(PAST_BEGIN)?.split_once(PAST_END)?;
+        let joined: String = body.split_ascii_whitespace().collect();
+        statements.push(Statement::from_bytes(&STANDARD.decode(joined).ok()?)?);
+        rest = after.trim();
+    }
+    Some(statements)
 }
 
 /// The bytes between the PEM lines; `None` when there is anything else than exactly one private key.

@@ -96,6 +96,11 @@ impl Places {
         self.data_dir.join("identity.key")
     }
 
+    /// The key that waits to take over.
+    pub fn next_key(&self) -> PathBuf {
+        self.data_dir.join("identity.next.key")
+    }
+
     /// The database.
     pub fn store(&self) -> PathBuf {
         self.data_dir.join("opmesh.db")

@@ -21,6 +21,7 @@ pub mod permission;
 pub mod protocol;
 pub mod replica;
 pub mod session;
+pub mod succession;
 
 #[cfg(feature = "oracle")]
 pub mod oracle;

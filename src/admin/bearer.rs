@@ -7,15 +7,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use opmesh_core::model::UnixMs;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, Reason};
 use super::guard::Role;
+use super::tcp::Caller;
 use crate::node::Node;
 use crate::store::{AuditEvent, AuditKind};
 
@@ -29,6 +31,10 @@ const FAILURES: u32 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
 /// Addresses whose failures are counted one by one; further ones share a count.
 const ADDRESSES: usize = 1024;
+/// How soon the connections of a token that was revoked or has expired are closed.
+const RECHECK: Duration = Duration::from_secs(1);
+/// Tokens that one connection may show: a proxy's callers need one connection each.
+const TOKENS_ON_A_CONNECTION: usize = 8;
 /// How exact the time of a token's last use is: a monitor that asks each second writes once a minute.
 const USE_STEP_MS: i64 = 60_000;
 
@@ -84,14 +90,18 @@ impl Bearers {
         &self.node
     }
 
-    /// What the caller at this address may do, by its `authorization` header.
-    pub(super) async fn role(&self, address: IpAddr, header: Option<&str>) -> Result<Role, Failure> {
+    /// What the caller may do, by its `authorization` header.
+    pub(super) async fn role(&self, caller: &Caller, header: Option<&str>) -> Result<Role, Failure> {
+        let address = caller.address;
         if self.failures().is_blocked(address, self.node.clock().monotonic()) {
             return Err(Failure::new(Reason::Limit, "too many calls without a valid token came from here")
                 .hint("wait a minute"));
         }
         match self.judge(header).await? {
-            Ok(role) => Ok(role),
+            Ok((role, hash)) => {
+                caller.shown.add(hash)?;
+                Ok(role)
+            }
             Err(wrong) => {
                 self.failed(address, &wrong).await?;
                 Err(Failure::new(Reason::Unauthenticated, "this listener needs a valid admin token").hint(
@@ -101,12 +111,13 @@ impl Bearers {
         }
     }
 
-    /// The role, or what is wrong with the credential.
-    async fn judge(&self, header: Option<&str>) -> Result<Result<Role, String>, Failure> {
+    /// The role and the token's hash, or what is wrong with the credential.
+    async fn judge(&self, header: Option<&str>) -> Result<Result<(Role, [u8; 32]), String>, Failure> {
         let Some(header) = header else { return Ok(Err("no token".to_owned())) };
         let Some(secret) = Secret::of_header(header) else { return Ok(Err("no admin token".to_owned())) };
         let store = self.node.store();
-        let Some(token) = store.find_admin_token(secret.hash()).await? else {
+        let hash = secret.hash();
+        let Some(token) = store.find_admin_token(hash).await? else {
             return Ok(Err("an unknown or revoked token".to_owned()));
         };
         let now = self.node.clock().wall();
@@ -119,7 +130,7 @@ impl Bearers {
         if token.used.is_none_or(|UnixMs(used)| now.0.saturating_sub(used) >= USE_STEP_MS) {
             store.note_admin_token_used(token.id).await?;
         }
-        Ok(Ok(role))
+        Ok(Ok((role, hash)))
     }
 
     async fn failed(&self, address: IpAddr, wrong: &str) -> Result<(), Failure> {
@@ -135,6 +146,51 @@ impl Bearers {
 
     fn failures(&self) -> MutexGuard<'_, Failures> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tokens that a connection has shown; shared by the connection and the guard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    hashes: Arc<Mutex<Vec<[u8; 32]>>>,
+    first: CancellationToken,
+}
+
+impl Shown {
+    fn add(&self, hash: [u8; 32]) -> Result<(), Failure> {
+        let mut hashes = self.hashes();
+        if !hashes.contains(&hash) {
+            if hashes.len() >= TOKENS_ON_A_CONNECTION {
+                let text = format!("{TOKENS_ON_A_CONNECTION} tokens were shown on this connection already");
+                return Err(Failure::new(Reason::Limit, text).hint("open another connection"));
+            }
+            hashes.push(hash);
+        }
+        self.first.cancel();
+        Ok(())
+    }
+
+    fn hashes(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when the connection must go: nobody showed a valid token within `patience`, or one that was shown is
+    /// valid no more. With it go the calls that are under way.
+    pub(super) async fn over(self, node: Node, patience: Duration) {
+        if tokio::time::timeout(patience, self.first.cancelled()).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::time::sleep(RECHECK).await;
+            let hashes = self.hashes().clone();
+            for hash in hashes {
+                // A store that cannot be read stops the daemon; until then nobody stays without a look.
+                let Ok(Some(token)) = node.store().find_admin_token(hash).await else { return };
+                if token.expires <= node.clock().wall() {
+                    return;
+                }
+            }
+        }
     }
 }
 

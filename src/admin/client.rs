@@ -181,12 +181,26 @@ calls! {
     revoke_admin_token(RevokeAdminTokenRequest) -> AdminToken;
     /// Calls this instance something else.
     rename_key(RenameKeyRequest) -> Identity;
+    /// Gives this instance a new key.
+    rotate_key(RotateKeyRequest) -> Rotation;
+    /// Files a peer under another key.
+    replace_peer_key(ReplacePeerKeyRequest) -> Peer;
+    /// Shows a lost key's operations under another host.
+    adopt_peer(AdoptPeerRequest) -> Adoption;
     /// Copies the store.
     backup_store(BackupStoreRequest) -> Backup;
     /// Deletes what is kept of a host.
     forget_host(ForgetHostRequest) -> ForgottenHost;
     /// Recomputes the chain of audit records.
     verify_audit(VerifyAuditRequest) -> AuditVerification;
+    /// Repositories and plans, of this instance or as a peer shows them.
+    get_config(GetConfigRequest) -> ConfigReply;
+    /// This instance's, with secrets.
+    reveal_config(RevealConfigRequest) -> ConfigReply;
+    /// Changes this instance's repositories and plans.
+    apply_config(ApplyConfigRequest) -> ConfigVerdict;
+    /// Asks a peer to change its own.
+    push_config(PushConfigRequest) -> ConfigVerdict;
 }
 
 streams! {

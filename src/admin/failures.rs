@@ -7,7 +7,7 @@ use super::socket::SocketError;
 use super::tcp::AdminListenError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
-use crate::node::{InitError, LockError, NodeError, ServeFileError};
+use crate::node::{InitError, LockError, NodeError, RotationError, ServeFileError};
 use crate::pairing::TokenFault;
 use crate::places::PlacesError;
 use crate::store::{AppendError, PeerError, Refused, StoreError};
@@ -50,7 +50,9 @@ impl From<PeerError> for Failure {
             PeerError::Grants(_) => Reason::Grant,
             PeerError::NoSuchToken(_) => Reason::UnknownToken,
             PeerError::StillAllowed { .. } => Reason::StillAllowed,
-            PeerError::NothingToResolve(_) => Reason::NothingToDo,
+            PeerError::NothingToResolve(_) | PeerError::IsRetired(_) | PeerError::NotAdopted(_) => {
+                Reason::NothingToDo
+            }
         };
         Self::new(reason, error)
     }
@@ -97,6 +99,7 @@ impl From<IdentityError> for Failure {
             | IdentityError::NotAFile { .. }
             | IdentityError::Malformed { .. }
             | IdentityError::Io { .. }
+            | IdentityError::Succession(_)
             | IdentityError::Randomness => Reason::Identity,
         };
         Self::new(reason, error)
@@ -138,6 +141,16 @@ impl From<InitError> for Failure {
             InitError::Identity(error) => error.into(),
             InitError::Lock(error) => error.into(),
             InitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RotationError> for Failure {
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::None => Self::new(Reason::NothingToDo, error),
+            RotationError::Identity(error) => error.into(),
+            RotationError::Store(error) => error.into(),
         }
     }
 }

@@ -80,6 +80,7 @@ const ROLES: &[(&str, Role)] = &[
     ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
+    ("UnverifyPeer", Role::Security),
     ("BlockPeer", Role::Security),
     ("UnblockPeer", Role::Security),
     ("RenamePeer", Role::Security),
@@ -97,12 +98,20 @@ const ROLES: &[(&str, Role)] = &[
     ("RevokeAdminToken", Role::Security),
     // This instance. A backup holds everything that permissions protect.
     ("RenameKey", Role::Security),
+    ("RotateKey", Role::Security),
+    ("ReplacePeerKey", Role::Security),
+    ("AdoptPeer", Role::Security),
     ("BackupStore", Role::Security),
     // Security events.
     ("ListAudit", Role::Read),
     ("VerifyAudit", Role::Read),
     // It makes this instance dial.
     ("Diagnose", Role::Operate),
+    // Repositories and plans: what a config says is run by somebody, and its secrets open backups.
+    ("GetConfig", Role::Read),
+    ("RevealConfig", Role::Security),
+    ("ApplyConfig", Role::Security),
+    ("PushConfig", Role::Security),
 ];
 
 /// What members of the group may call on the unix socket.
@@ -151,16 +160,16 @@ impl Door {
                     .hint("members of admin.group may record runs and read the status"))
             }
             Self::Listener(bearers) => {
-                let Some(Caller { address, known }) = caller.connection else {
+                let Some(connection) = caller.connection else {
                     return Err(Failure::new(Reason::Internal, "the connection is unknown"));
                 };
-                let role = bearers.role(address, caller.authorization.as_deref()).await?;
-                known.cancel();
+                let role = bearers.role(&connection, caller.authorization.as_deref()).await?;
                 let needed = needed(wanted);
                 if role >= needed {
                     return Ok(());
                 }
                 let (has, needs) = (role.name(), needed.name());
+                let address = connection.address;
                 note(bearers.node(), format!("{address} with the role {has} called {path}")).await?;
                 let text = format!("this needs the role {needs}; the token has {has}");
                 Err(Failure::new(Reason::PermissionDenied, text)

@@ -5,11 +5,13 @@
 
 mod bearer;
 mod client;
+mod config_json;
 mod error;
 mod failures;
 mod guard;
 mod json;
 mod reach;
+mod remote;
 mod server;
 mod socket;
 mod tcp;
@@ -18,6 +20,7 @@ pub use client::{Client, Operations, Replies};
 pub use error::{Exit, Failure, Reason};
 pub use guard::{Role, role_of};
 pub use reach::{Reached, daemon, reach};
+pub use remote::Remote;
 pub use socket::{MAX_SOCKET_PATH_BYTES, Socket, SocketError};
 pub use tcp::{AdminListenError, AdminListener};
 

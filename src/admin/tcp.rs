@@ -27,10 +27,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
-use super::bearer::Bearers;
+use super::bearer::{Bearers, Shown};
 use super::guard::Door;
 use super::socket;
 use crate::config::AdminCertificate;
@@ -204,12 +203,12 @@ impl Reception {
     }
 
     async fn open(self, stream: TcpStream, address: SocketAddr, guest: Guest) {
-        let known = CancellationToken::new();
-        let leaving = Box::pin(leaving(known.clone()));
+        let shown = Shown::default();
+        let leaving = Box::pin(shown.clone().over(self.node.clone(), STRANGER));
         let accepting = tokio::time::timeout(STRANGER, self.tls.accept(stream));
         match self.node.stopping().run_until_cancelled(accepting).await {
             Some(Ok(Ok(io))) => {
-                let caller = Caller { address: address.ip(), known };
+                let caller = Caller { address: address.ip(), shown };
                 // An error means that this instance is stopping.
                 drop(
                     self.ready.send(Connection { io, caller, leaving, is_gone: false, _guest: guest }).await,
@@ -221,13 +220,6 @@ impl Reception {
             Some(Err(_)) => tracing::info!(%address, "no TLS came about in time on the admin listener"),
             None => {}
         }
-    }
-}
-
-/// Returns when a connection on which nobody showed a valid token must go.
-async fn leaving(known: CancellationToken) {
-    if tokio::time::timeout(STRANGER, known.cancelled()).await.is_ok() {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -252,8 +244,8 @@ async fn serve(node: Node, connections: mpsc::Receiver<Connection>) {
 pub(super) struct Caller {
     /// Where it calls from.
     pub(super) address: IpAddr,
-    /// Cancelled once it has shown a valid token: it may stay.
-    pub(super) known: CancellationToken,
+    /// By which tokens it may stay.
+    pub(super) shown: Shown,
 }
 
 /// A connection that is ready for HTTP/2.

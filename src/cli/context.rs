@@ -1,10 +1,8 @@
 //! What every command works with: which instance is meant, the way to it, and where its answers go.
 
-use std::path::PathBuf;
-
 use super::logging::LogFormat;
 use super::output::{Color, Output};
-use crate::admin::{Client, Failure, Reached, Reason, daemon, reach};
+use crate::admin::{Client, Failure, Reached, Reason, Remote, daemon, reach};
 use crate::clock::Clock;
 use crate::node::LOCK_WAIT;
 use crate::places::{Given, Places};
@@ -21,6 +19,8 @@ pub(super) struct Context {
     /// `--color`.
     pub(super) color: Color,
     given: Given,
+    /// An instance elsewhere is meant.
+    remote: Option<Remote>,
     /// Kept until the command is over.
     reached: Option<Reached>,
 }
@@ -35,18 +35,21 @@ pub(super) struct Instance {
 
 impl Context {
     pub(super) fn new(
-        data_dir: Option<PathBuf>,
-        config: Option<PathBuf>,
+        given: Given,
+        remote: Option<Remote>,
         output: Output,
         log_format: Option<LogFormat>,
         color: Color,
     ) -> Self {
-        let given = Given { data_dir, config };
-        Self { output, clock: Clock::system(), log_format, color, given, reached: None }
+        Self { output, clock: Clock::system(), log_format, color, given, remote, reached: None }
     }
 
     /// The instance's folder and files, whether there is an instance or not.
     pub(super) fn places(&self) -> Result<Places, Failure> {
+        if self.remote.is_some() {
+            let text = "this works on the machine of the instance only";
+            return Err(Failure::new(Reason::InvalidArgument, text).hint("run it there, without --admin-url"));
+        }
         let uid = rustix::process::geteuid().as_raw();
         Ok(Places::resolve(self.given.clone(), |name| std::env::var_os(name), uid)?)
     }
@@ -58,6 +61,9 @@ impl Context {
 
     /// The way to the instance: its daemon, or its handlers in this process on the locked store.
     pub(super) async fn client(&mut self) -> Result<Client, Failure> {
+        if let Some(remote) = &self.remote {
+            return remote.connect().await;
+        }
         let reached = self.instance()?.reach().await?;
         let client = reached.client.clone();
         self.close().await;
@@ -67,6 +73,9 @@ impl Context {
 
     /// The way to the instance's daemon, for what makes no sense without one.
     pub(super) async fn daemon(&self) -> Result<Client, Failure> {
+        if let Some(remote) = &self.remote {
+            return remote.connect().await;
+        }
         let instance = self.instance()?;
         instance.must_exist()?;
         daemon(&instance.places).await

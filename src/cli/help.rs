@@ -8,7 +8,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Start here", &["demo", "init", "serve", "status", "doctor"]),
     ("Backups", &["run", "record", "ops", "hosts"]),
-    ("Peers", &["pair", "peer", "key", "admin", "audit"]),
+    ("Peers", &["pair", "peer", "config", "key", "admin", "audit"]),
     ("This instance", &["store"]),
     ("About", &["version", "completion", "help"]),
 ];

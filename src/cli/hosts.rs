@@ -132,8 +132,8 @@ fn host_row(host: &pb::Host) -> [String; 8] {
         moment(host.last_success_unix_ms),
         moment(host.last_run_unix_ms),
         moment(host.last_seen_unix_ms),
-        host.count.to_string(),
-        host.parked.to_string(),
+        (host.count + host.adopted.iter().map(|old| old.count).sum::<u64>()).to_string(),
+        (host.parked + host.adopted.iter().map(|old| old.parked).sum::<u64>()).to_string(),
     ]
 }
 
@@ -159,6 +159,7 @@ fn show(context: &mut Context, host: &pb::Host) -> anyhow::Result<ExitCode> {
         ("position", position),
         ("version", host.version.clone()),
         ("parked", parked),
+        ("stands for", host.adopted.iter().map(|old| old.key_id.as_str()).collect::<Vec<_>>().join(" ")),
     ])?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use opmesh_core::model::InstanceId;
 use serde::Serialize;
 
 use super::context::Context;
+use super::time;
 use crate::admin::{Failure, Reason, pb};
 use crate::identity::Identity;
 use crate::transport::certificate_pem;
@@ -32,6 +33,26 @@ enum Command {
   opmesh key certificate > hub.pem
   grpcurl -cacert hub.pem -authority opmesh …")]
     Certificate,
+    /// Give this instance a new key
+    ///
+    /// Each peer is told in its next session, in a statement that both keys sign, and confirms it; when all have, the new
+    /// key takes over by itself. Until then this instance goes on with the old one. Again while it waits: nothing but the
+    /// same answer. Operations, digests and grants stay as they are, and nothing is sent again.
+    #[command(group = clap::ArgGroup::new("step"), after_help = "Examples:
+  opmesh key rotate
+  opmesh key rotate --status --json
+  opmesh key rotate --force     whoever has not confirmed has to be told by hand")]
+    Rotate {
+        /// Who has confirmed, and who is waited for
+        #[arg(long, group = "step")]
+        status: bool,
+        /// Do not wait: peers that have not confirmed refuse this instance until their operator runs the command that this names
+        #[arg(long, group = "step")]
+        force: bool,
+        /// Throw the new key away
+        #[arg(long, group = "step")]
+        abort: bool,
+    },
     /// Give this instance another name
     ///
     /// The key stays. Each peer learns the name in its next session, and goes on calling this instance as its own
@@ -57,6 +78,17 @@ impl Key {
     pub(super) async fn execute(self, context: &mut Context) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Certificate => certificate(context),
+            Command::Rotate { status, force, abort } => {
+                let step = match (status, force, abort) {
+                    (true, ..) => "status",
+                    (_, true, _) => "force",
+                    (_, _, true) => "abort",
+                    _ => "begin",
+                };
+                let request = pb::RotateKeyRequest { step: step.to_owned() };
+                let rotation = context.client().await?.rotate_key(request).await?;
+                show_rotation(context, &rotation)
+            }
             Command::Rename { name } => {
                 let request = pb::RenameKeyRequest { instance_id: name.to_string() };
                 let renamed = context.client().await?.rename_key(request).await?;
@@ -89,6 +121,31 @@ fn certificate(context: &mut Context) -> anyhow::Result<ExitCode> {
 struct Certificate {
     /// PEM.
     certificate: String,
+}
+
+fn show_rotation(context: &mut Context, rotation: &pb::Rotation) -> anyhow::Result<ExitCode> {
+    let waiting: Vec<_> = rotation.peers.iter().filter(|peer| !peer.confirmed).collect();
+    if rotation.state == "rotated" {
+        for peer in &waiting {
+            context.output.note(format_args!(
+                "{} did not confirm: there, compare key IDs and run `opmesh peer verify OLD --key-id {} --new-key`",
+                peer.name, rotation.key_id
+            ));
+        }
+    }
+    if context.output.is_json() {
+        context.output.object(rotation)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    context.output.fields([
+        ("state", rotation.state.clone()),
+        ("key ID", rotation.key_id.clone()),
+        ("before", rotation.succeeds.join(" ")),
+        ("next key ID", rotation.next_key_id.clone().unwrap_or_default()),
+        ("since", rotation.begun_unix_ms.map(time::show_ms).unwrap_or_default()),
+        ("waits for", waiting.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>().join(", ")),
+    ])?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Answers with the key ID alone, or with both names in JSON.

@@ -7,9 +7,11 @@
 mod admin;
 mod audit;
 mod completion;
+mod config;
 mod context;
 mod demo;
 mod doctor;
+mod elsewhere;
 mod error;
 mod help;
 mod hosts;
@@ -36,8 +38,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::context::Context;
+use self::elsewhere::Elsewhere;
 use self::logging::LogFormat;
 use self::output::{Color, Format, Output, Volume};
+use crate::places::Given;
 
 /// One operation log for every backup host.
 ///
@@ -62,6 +66,8 @@ struct Globals {
     /// Configuration file [default: `$OPMESH_CONFIG`, else opmesh.toml in the data folder, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// Answers as JSON; an error as one JSON line on stderr
     #[arg(long, global = true)]
     json: bool,
@@ -106,6 +112,7 @@ enum Command {
     Hosts(hosts::Hosts),
     Pair(pair::Pair),
     Peer(peer::Peer),
+    Config(config::Config),
     Key(key::Key),
     Admin(admin::Admin),
     Store(store::Store),
@@ -130,14 +137,19 @@ fn command() -> clap::Command {
 }
 
 fn execute(cli: Cli) -> ExitCode {
-    let Globals { data_dir, config, json, color, log_format, quiet, verbose } = cli.globals;
+    let Globals { data_dir, config, elsewhere, json, color, log_format, quiet, verbose } = cli.globals;
     let volume = match (quiet, verbose) {
         (true, _) => Volume::Quiet,
         (false, 0) => Volume::Normal,
         (false, times) => Volume::Verbose(times),
     };
     let format = if json { Format::Json } else { Format::Text };
-    let mut context = Context::new(data_dir, config, Output::new(format, color, volume), log_format, color);
+    let remote = match elsewhere.remote() {
+        Ok(remote) => remote,
+        Err(fault) => return error::report(&fault, json),
+    };
+    let given = Given { data_dir, config };
+    let mut context = Context::new(given, remote, Output::new(format, color, volume), log_format, color);
     if !matches!(cli.command, Command::Serve(_)) {
         let level = logging::command_level(volume, format);
         logging::start(log_format.unwrap_or(LogFormat::Text), color, &level);
@@ -172,6 +184,7 @@ impl Command {
             Self::Hosts(hosts) => hosts.execute(context).await,
             Self::Pair(pair) => pair.execute(context).await,
             Self::Peer(peer) => peer.execute(context).await,
+            Self::Config(config) => config.execute(context).await,
             Self::Key(key) => key.execute(context).await,
             Self::Admin(admin) => admin.execute(context).await,
             Self::Store(store) => store.execute(context).await,

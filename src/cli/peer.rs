@@ -51,6 +51,10 @@ enum Command {
         /// As `opmesh key show` prints it over there
         #[arg(long, value_name = "K")]
         key_id: String,
+        /// The peer has another key than the one that is listed, and K is the new one: entry, grants and operations go on
+        /// under it, and the old key is let in no more
+        #[arg(long)]
+        new_key: bool,
     },
     /// Vouch for a peer's key no longer; ends its session at once, until it is verified again
     #[command(after_help = "Examples:
@@ -144,6 +148,23 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// A host lost its key and has a new one: show its old operations under the new one
+    ///
+    /// Nothing is rewritten: the operations keep the old key as their owner, and are listed under the new host's name. The
+    /// old key is let in no more.
+    #[command(after_help = "Examples:
+  opmesh peer adopt web-1 --by web-1-2
+  opmesh peer adopt ed25519.kA9b2c3d --undo")]
+    Adopt {
+        /// The lost key: name, instance id, key ID, or the start of the key ID
+        old: String,
+        /// The host that it is now
+        #[arg(long, value_name = "NEW", required_unless_present = "undo")]
+        by: Option<String>,
+        /// Take it back
+        #[arg(long, conflicts_with = "by")]
+        undo: bool,
+    },
     /// Decide an identity conflict: which of two databases of a peer is the right one
     #[command(group = clap::ArgGroup::new("decision").required(true), after_help = "Examples:
   opmesh peer resolve web-1 --accept-presented
@@ -189,13 +210,17 @@ impl Peer {
         let peer = match self.command {
             Command::Watch => return watch(context).await,
             Command::List => return list(context, &client).await,
+            Command::Adopt { old, by, undo } => return adopt(context, &client, old, by, undo).await,
             Command::Remove { peer, yes } => return remove(context, &client, peer, yes).await,
             Command::Show { peer } => client.get_peer(pb::GetPeerRequest { peer }).await?,
             Command::Add(add) => {
                 let Add { key_id, instance_id, url: urls, channel, grant: grants } = add;
                 client.add_peer(pb::AddPeerRequest { key_id, instance_id, urls, channel, grants }).await?
             }
-            Command::Verify { peer, key_id } => {
+            Command::Verify { peer, key_id, new_key: true } => {
+                client.replace_peer_key(pb::ReplacePeerKeyRequest { peer, key_id }).await?
+            }
+            Command::Verify { peer, key_id, new_key: false } => {
                 client.verify_peer(pb::VerifyPeerRequest { peer, key_id }).await?
             }
             Command::Unverify { peer } => client.unverify_peer(pb::UnverifyPeerRequest { peer }).await?,
@@ -288,9 +313,46 @@ fn show(context: &mut Context, peer: &pb::Peer) -> anyhow::Result<ExitCode> {
         ("lets us", received),
         ("not met", unmet),
         ("taken in", peer.accepted_scopes.clone()),
+        ("shown to it", in_view(peer.config.as_ref().and_then(|config| config.shown.as_ref()))),
+        ("shows us", in_view(peer.config.as_ref().and_then(|config| config.shows.as_ref()))),
+        ("received", received_repos(peer.config.as_ref())),
+        ("offered", offered(peer.config.as_ref())),
         ("last seen", peer.last_seen_unix_ms.map(time::show_ms).unwrap_or_default()),
+        ("succeeds", peer.succeeds.join(" ")),
     ])?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What one side shows: repositories and plans by id.
+fn in_view(shown: Option<&pb::ShownConfig>) -> String {
+    let Some(shown) = shown else { return String::new() };
+    let list = |what: &str, ids: Vec<&str>| format!("{what} {}", ids.join(" "));
+    let mut parts = Vec::new();
+    if !shown.repos.is_empty() {
+        parts.push(list("repos", shown.repos.iter().map(|repo| repo.id.as_str()).collect()));
+    }
+    if !shown.plans.is_empty() {
+        parts.push(list("plans", shown.plans.iter().map(|plan| plan.id.as_str()).collect()));
+    }
+    if let Some(modno) = shown.modno {
+        parts.push(format!("at modno {modno}"));
+    }
+    parts.join("; ")
+}
+
+/// Repositories that came from the peer.
+fn received_repos(config: Option<&pb::PeerConfig>) -> String {
+    let repo = |repo: &pb::ReceivedRepo| {
+        if repo.withdrawn { format!("{} (withdrawn)", repo.id) } else { repo.id.clone() }
+    };
+    config.map(|config| config.received.iter().map(repo).collect::<Vec<_>>().join(" ")).unwrap_or_default()
+}
+
+/// What the peer made of the repositories that are shared with it.
+fn offered(config: Option<&pb::PeerConfig>) -> String {
+    let Some(offered) = config.and_then(|config| config.offered.as_ref()) else { return String::new() };
+    let refused = offered.refused.iter().map(|refused| format!("{}: {}", refused.object, refused.reason));
+    [format!("{} taken", offered.taken)].into_iter().chain(refused).collect::<Vec<_>>().join("; ")
 }
 
 /// One grant after the other; a failure says which ones are gone by then.
@@ -308,6 +370,26 @@ async fn revoke(client: &Client, peer: String, grants: Vec<String>) -> anyhow::R
         gone.push(grant);
     }
     Ok(after)
+}
+
+async fn adopt(
+    context: &mut Context,
+    client: &Client,
+    old: String,
+    by: Option<String>,
+    undo: bool,
+) -> anyhow::Result<ExitCode> {
+    let request = pb::AdoptPeerRequest { old, by: by.unwrap_or_default(), undo };
+    let adoption = client.adopt_peer(request).await?;
+    if context.output.is_json() {
+        context.output.object(&adoption)?;
+    } else {
+        match &adoption.by {
+            Some(by) => context.output.line(format_args!("{by} stands for {}", adoption.key_id))?,
+            None => context.output.line(format_args!("nothing stands for {} any more", adoption.key_id))?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn remove(context: &mut Context, client: &Client, peer: String, yes: bool) -> anyhow::Result<ExitCode> {

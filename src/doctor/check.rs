@@ -1,7 +1,5 @@
 //! One thing that was looked at, and what a list of them amounts to.
 
-use opmesh_core::permission::GrantType;
-
 /// What a doctor looks at. The names are a promise to scripts, and `docs/operations.md` has the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CheckId {
@@ -200,9 +198,6 @@ impl Check {
         self
     }
 }
-
-/// The grant without which a hub may hold nothing.
-pub(super) const READ: GrantType = GrantType::ReadOperations;
 
 #[cfg(test)]
 mod tests {

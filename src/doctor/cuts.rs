@@ -89,7 +89,7 @@ mod tests {
         let found = cuts(&all);
         assert_eq!(
             found.seen,
-            "the last 3 sessions were cut after about 1023.4 KiB from this side, without an End"
+            "the last 3 sessions were cut after about 1.0 MiB from this side, without an End"
         );
         assert!(found.next.contains("size of a request"));
     }

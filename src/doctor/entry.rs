@@ -1,9 +1,9 @@
 //! What this instance itself knows of a peer: its entry, its grants, its last refusal, its session. Pure.
 
-use opmesh_core::model::{KeyId, UnixMs};
-use opmesh_core::permission::{Grants, View};
+use opmesh_core::model::{KeyId, Modno, UnixMs};
 
-use super::check::{Check, CheckId, READ, Side};
+use super::check::{Check, CheckId, Side};
+use super::grants::{Known, grants};
 use super::words;
 use crate::node::{Seat, Standing};
 use crate::store::{Peer, Refusal, Role};
@@ -118,6 +118,10 @@ fn way_in(refusal: Refusal, key: &KeyId, name: &str) -> String {
              two another id: a new data directory and `opmesh init --instance-id`"
                 .to_owned()
         }
+        Refusal::Retired => format!(
+            "another key stands for this one: if it was adopted by mistake, `opmesh peer adopt {key} --undo`; if its \
+             owner rotated it, that machine runs an old copy of the identity"
+        ),
         Refusal::OwnKey => {
             "the identity was copied: give that machine one of its own, a new data directory and `opmesh init`".to_owned()
         }
@@ -126,45 +130,19 @@ fn way_in(refusal: Refusal, key: &KeyId, name: &str) -> String {
 }
 
 /// What a client lets this hub read, and what of it this hub takes in.
-pub(super) fn client_grants(peer: &Peer, own: &KeyId) -> Check {
-    let name = &peer.name;
+pub(super) fn client_grants(peer: &Peer, own: &KeyId) -> Vec<Check> {
     if peer.last_seen.is_none() && peer.received.is_empty() {
-        return Check::skipped(CheckId::Grants, Side::Peer, "what it shares is known once it has connected");
+        let seen = "what it shares is known once it has connected";
+        return vec![Check::skipped(CheckId::Grants, Side::Peer, seen)];
     }
-    let Ok(received) = Grants::parse(&peer.received) else {
-        let seen =
-            format!("it grants what this program does not understand: {}", words::list(&peer.received));
-        return Check::warning(CheckId::Grants, Side::Peer, seen, "upgrade the older side, hubs first");
-    };
-    let shared = received.scopes_of(READ);
-    if shared.is_nothing() {
-        let next = format!(
-            "on {name}: `opmesh peer grant {own} {READ}:*`, or with the scopes that this hub may have"
-        );
-        let seen = "it lets this hub read no operations: nothing is sent";
-        return if received.is_empty() {
-            Check::fail(CheckId::Grants, Side::Peer, seen, next)
-        } else {
-            Check::warning(CheckId::Grants, Side::Peer, seen, next)
-        };
-    }
-    let (offered, takes) = (shared.to_string(), peer.accepts.to_string());
-    if !View::new(shared, peer.accepts.clone()).widens(&View::default()) {
-        let takes = if takes.is_empty() { "nothing" } else { &takes };
-        let seen = format!("the two sides do not meet: it shares {offered}, this hub takes {takes}");
-        let next = format!(
-            "take more (`opmesh peer set {name} --accept …` here), or let it share more (`opmesh peer grant {own} \
-             {READ}:…` there)"
-        );
-        return Check::fail(CheckId::Grants, Side::Here, seen, next);
-    }
-    let given = peer.given.to_strings();
-    let given = if given.is_empty() { "nothing".to_owned() } else { words::list(&given) };
-    Check::ok(
-        CheckId::Grants,
-        Side::Here,
-        format!("it shares {offered}, this hub takes {takes}; this hub grants {given}"),
-    )
+    grants(Known {
+        role: Role::AuthorizedClient,
+        name: &peer.name,
+        own,
+        given: &peer.given,
+        received: &peer.received,
+        accepted: Some(&peer.accepts),
+    })
 }
 
 /// What this hub does with what a client sends.
@@ -195,21 +173,36 @@ pub(super) fn client_standing(peer: &Peer) -> Check {
     Check::ok(id, Side::Here, format!("{} operations lie here, {doing}", replica.set.count()))
 }
 
-/// How the session stands in the daemon; without one nothing is known.
-pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, is_daemon: bool, now: UnixMs) -> Check {
+/// Peers with whom nothing is the matter.
+pub(super) fn all_well(names: &[String]) -> Check {
+    let seen = match names.len() {
+        0 => "no other peer is listed".to_owned(),
+        1..=NAMED => format!("all is well with {}", words::list(names)),
+        count => format!("all is well with {count} peers"),
+    };
+    Check::ok(CheckId::Entry, Side::Here, seen)
+}
+
+/// Healthy peers that are named; more are counted.
+const NAMED: usize = 8;
+
+/// How the session stands in the daemon, whose own log's head is given; without one nothing is known.
+pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, daemon: Option<Modno>, now: UnixMs) -> Check {
     let id = CheckId::Connection;
     let seen_last = peer.last_seen.map_or_else(
         || "it was never connected".to_owned(),
         |seen| format!("it was last seen {}", words::ago(seen, now)),
     );
-    if !is_daemon {
+    let Some(head) = daemon else {
         let seen = format!("no daemon runs here that would be connected; {seen_last}");
         return Check::warning(id, Side::Here, seen, "start `opmesh serve`, best by the service manager");
-    }
+    };
     let why = if seat.reason.is_empty() { String::new() } else { format!(": {}", seat.reason) };
     match seat.standing {
         Standing::Live => Check::ok(id, Side::Here, "connected, nothing is missing"),
-        Standing::CatchingUp => Check::ok(id, Side::Here, "connected, catching up"),
+        Standing::CatchingUp => {
+            Check::ok(id, Side::Here, format!("connected, catching up{}", lag(peer, role, seat, head)))
+        }
         Standing::IdentityConflict => {
             let next = match role {
                 Role::KnownHost => {
@@ -234,5 +227,17 @@ pub(super) fn connection(peer: &Peer, role: Role, seat: &Seat, is_daemon: bool, 
             };
             Check::warning(id, Side::Network, format!("not connected, {seen_last}{why}"), next)
         }
+    }
+}
+
+/// How much a hub of ours lacks, in words to be appended.
+fn lag(peer: &Peer, role: Role, seat: &Seat, head: Modno) -> String {
+    let acked = seat.acked.or(peer.progress.map(|progress| progress.acked));
+    match (role, acked) {
+        (Role::KnownHost, Some(acked)) => {
+            format!(", {} changes behind", head.get().saturating_sub(acked.modno.get()))
+        }
+        (Role::KnownHost, None) => format!(", {} changes behind", head.get()),
+        (Role::AuthorizedClient, _) => String::new(),
     }
 }

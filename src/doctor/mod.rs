@@ -1,7 +1,7 @@
 //! `opmesh doctor`: looks at this instance and at the way to its peers, and says which side refuses and what to do.
 //!
 //! The looking is done step by step in [`examine`]; what was seen is judged by pure functions, in `here`, `entry`,
-//! `reach` and `cuts`. Changes nothing: a hub is asked instead of connected to, so that no live session is displaced.
+//! `grants`, `reach` and `cuts`. Changes nothing: a hub is asked instead of connected to, so that no live session is displaced.
 //! Called by the admin service, in a daemon or in a command's own process, and by the command line where not even the
 //! store can be opened.
 
@@ -9,6 +9,7 @@ mod check;
 mod cuts;
 mod dial;
 mod entry;
+mod grants;
 mod here;
 mod reach;
 mod words;
@@ -98,8 +99,9 @@ pub async fn examine(node: &Node, patient: Patient, report: Report) -> Result<()
     }
 }
 
-/// All peers: of each what is not as it should be, else one line.
+/// All peers: of each what is not as it should be, and one line for all others together.
 async fn in_short(node: &Node, report: &Report) -> Result<(), StoreError> {
+    let mut well = Vec::new();
     for peer in node.store().peers().await? {
         let (collect, mut collected) = Report::new();
         let looking = async {
@@ -109,17 +111,23 @@ async fn in_short(node: &Node, report: &Report) -> Result<(), StoreError> {
         let mut faults = Vec::new();
         let reading = async {
             while let Some(check) = collected.recv().await {
-                faults.extend(Some(check).filter(|check| check.state > State::Ok));
+                faults.extend(Some(check).filter(|check| is_worth_a_line(&peer, check)));
             }
         };
         tokio::join!(looking, reading);
         if faults.is_empty() {
-            let name = &peer.name;
-            faults.push(Check::ok(CheckId::Entry, Side::Here, format!("all is well with {name}")));
+            well.push(peer.name.clone());
         }
         report.all(&peer.name, faults).await;
     }
+    report.say(entry::all_well(&well)).await;
     Ok(())
+}
+
+/// A host that is not connected is asleep or away: looked at by itself that is worth a line, among all others it is not.
+fn is_worth_a_line(peer: &Peer, check: &Check) -> bool {
+    let is_away = check.id == CheckId::Connection && check.state == State::Warning && !peer.roles.known_host;
+    check.state > State::Ok && !is_away
 }
 
 /// One peer, in each role that it has.
@@ -154,7 +162,8 @@ async fn client(node: &Node, peer: &Peer, report: &Report) {
     let (name, role) = (&peer.name, Role::AuthorizedClient);
     report.all(name, entry::listed(peer, role, node.clock().wall())).await;
     let own = node.identity().key_id();
-    report.all(name, [entry::client_grants(peer, &own), entry::client_standing(peer)]).await;
+    report.all(name, entry::client_grants(peer, &own)).await;
+    report.all(name, [entry::client_standing(peer)]).await;
     report.all(name, session(node, peer, role)).await;
 }
 
@@ -167,5 +176,6 @@ fn session(node: &Node, peer: &Peer, role: Role) -> [Check; 2] {
     } else {
         Check::skipped(CheckId::Cuts, Side::Network, "no daemon runs here that would know how sessions went")
     };
-    [cuts, entry::connection(peer, role, &seat, is_daemon, node.clock().wall())]
+    let head = node.store().head().borrow().modno;
+    [cuts, entry::connection(peer, role, &seat, is_daemon.then_some(head), node.clock().wall())]
 }

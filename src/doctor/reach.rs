@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use opmesh_core::handshake::{HandshakeFault, VERSIONS};
 use opmesh_core::model::KeyId;
-use opmesh_core::permission::{Grants, View};
+use opmesh_core::permission::Grants;
 use opmesh_core::protocol::{Findings, Room, Standing};
 
-use super::check::{Check, CheckId, READ, Side};
+use super::check::{Check, CheckId, Side};
+use super::grants::{Known, grants};
 use super::words;
+use crate::store::Role;
 use crate::transport::probe::{Answer, Shown, Stage, Told};
 use crate::transport::{Channel, DEFAULT_PORT, DialError, Ending, HubUrl, PROGRAM, Scheme};
 
@@ -232,6 +234,9 @@ fn foreign_tls(subject: &Subject, error: &DialError, shown: &Shown) -> Check {
 
 /// The inquiry failed at this stage.
 pub(super) fn no_answer(subject: &Subject, url: &HubUrl, stage: Stage, ending: &Ending) -> Vec<Check> {
+    if let Some(check) = other_channel(subject, ending) {
+        return vec![check];
+    }
     match stage {
         Stage::Stream => vec![no_stream(subject, url, ending)],
         Stage::Challenge => no_challenge(subject, url, ending),
@@ -248,6 +253,17 @@ pub(super) fn no_answer(subject: &Subject, url: &HubUrl, stage: Stage, ending: &
             checks
         }
     }
+}
+
+/// The hub's listener is of another channel than the entry.
+fn other_channel(subject: &Subject, ending: &Ending) -> Option<Check> {
+    let Ending::HubError { code, text } = ending else { return None };
+    let next = format!(
+        "give the entry the channel that the hub names: `opmesh peer set {} --channel …`",
+        subject.name
+    );
+    let seen = format!("the hub's listener and the entry have different channels: {text}");
+    (code == "FailedPrecondition").then(|| Check::fail(CheckId::Channel, Side::Peer, seen, next))
 }
 
 fn no_stream(subject: &Subject, url: &HubUrl, ending: &Ending) -> Check {
@@ -298,13 +314,6 @@ fn no_challenge(subject: &Subject, url: &HubUrl, ending: &Ending) -> Vec<Check> 
     };
     match ending {
         Ending::HandshakeTimeout => vec![silent(url)],
-        Ending::HubError { code, .. } if code == "FailedPrecondition" => {
-            let next = format!(
-                "give the entry the channel that the hub names: `opmesh peer set {} --channel …`",
-                subject.name
-            );
-            vec![Check::fail(CheckId::Channel, Side::Peer, ending.to_string(), next)]
-        }
         Ending::TurnedAway(_) => vec![
             streams(),
             old(format!(
@@ -373,9 +382,16 @@ pub(super) fn admitted(
     checks.push(Check::ok(
         CheckId::Admission,
         Side::Peer,
-        format!("the hub {} lets this instance in", asked.instance),
+        format!("this instance is let in by {}", asked.instance),
     ));
-    checks.push(grants(subject, given, asked));
+    checks.extend(grants(Known {
+        role: Role::KnownHost,
+        name: &subject.name,
+        own: &subject.own,
+        given,
+        received: &asked.grants_received,
+        accepted: Some(&asked.accepted),
+    }));
     match &asked.findings {
         Some(told) => {
             checks.push(standing(subject, told.findings.standing));
@@ -391,42 +407,6 @@ pub(super) fn admitted(
         )),
     }
     checks
-}
-
-fn grants(subject: &Subject, given: &Grants, asked: &crate::transport::probe::Asked) -> Check {
-    let name = &subject.name;
-    let shared = given.scopes_of(READ);
-    if shared.is_nothing() {
-        let seen = format!("this host lets {name} read no operations: nothing is sent");
-        let next = format!("`opmesh peer grant {name} {READ}:*`, or with the scopes that it may have");
-        return if given.is_empty() && asked.grants_received.is_empty() {
-            Check::fail(CheckId::Grants, Side::Here, seen, next)
-        } else {
-            Check::warning(CheckId::Grants, Side::Here, seen, next)
-        };
-    }
-    let accepted = asked.accepted.clone();
-    let (shared_text, accepted_text) = (shared.to_string(), accepted.to_string());
-    if !View::new(shared, accepted).widens(&View::default()) {
-        let accepted_text = if accepted_text.is_empty() { "nothing" } else { &accepted_text };
-        let seen = format!(
-            "the two sides do not meet: this host shares {shared_text}, the hub takes {accepted_text}"
-        );
-        let next = format!(
-            "share more (`opmesh peer grant {name} {READ}:…` here), or let the hub take more (`opmesh peer set {} \
-             --accept …` there)",
-            subject.own
-        );
-        return Check::fail(CheckId::Grants, Side::Peer, seen, next);
-    }
-    let received = if asked.grants_received.is_empty() {
-        "nothing".to_owned()
-    } else {
-        words::list(&asked.grants_received)
-    };
-    let seen =
-        format!("this host shares {shared_text}, the hub takes {accepted_text}; the hub grants {received}");
-    Check::ok(CheckId::Grants, Side::Here, seen)
 }
 
 fn standing(subject: &Subject, standing: Standing) -> Check {

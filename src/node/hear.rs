@@ -42,7 +42,10 @@ fn heard(node: &Node, event: SessionEvent, head: Position) {
         SessionNews::Dialing | SessionNews::Connected { .. } => {
             node.live().update(peer, role, |seat| seat.hear(news, head, now));
         }
-        SessionNews::Report(_) | SessionNews::Carried { .. } | SessionNews::Ended(_) => {
+        SessionNews::Report(_)
+        | SessionNews::Offered(_)
+        | SessionNews::Carried { .. }
+        | SessionNews::Ended(_) => {
             node.live().update_known(peer, role, |seat| seat.hear(news, head, now));
         }
     }
@@ -63,8 +66,10 @@ impl Seat {
                 self.accepted = Some(accepted);
                 self.reason.clear();
                 self.met = true;
+                self.offered = None;
                 self.history.began(now);
             }
+            SessionNews::Offered(offered) => self.offered = Some(offered),
             SessionNews::Report(report) => self.report(report, head, now),
             SessionNews::Carried { sent_bytes, received_bytes } => {
                 self.history.carried(sent_bytes, received_bytes);

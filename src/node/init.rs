@@ -138,14 +138,15 @@ async fn fill(
     backup: Option<&Path>,
     clock: Clock,
 ) -> Result<Store, InitError> {
-    let (path, own) = (places.store(), identity.public_key());
+    let (path, own, first) = (places.store(), identity.public_key(), identity.first());
+    let before: Vec<_> = identity.before().collect();
     let Some(backup) = backup else {
         keep(identity, places)?;
-        let creating = tokio::task::spawn_blocking(move || Store::create(&path, own, clock));
+        let creating = tokio::task::spawn_blocking(move || Store::create_after(&path, own, first, clock));
         return Ok(creating.await.unwrap_or(Err(StoreError::Closed))?);
     };
     let (backup, to) = (backup.to_owned(), path.clone());
-    let restoring = tokio::task::spawn_blocking(move || Store::restore(&backup, &to, own, clock));
+    let restoring = tokio::task::spawn_blocking(move || Store::restore(&backup, &to, own, &before, clock));
     let restored = restoring.await.unwrap_or(Err(StoreError::Closed))?;
     keep(identity, places)?;
     let opening = tokio::task::spawn_blocking(move || {

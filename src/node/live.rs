@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use opmesh_core::model::{KeyId, Position, SetDigest, UnixMs};
-
-use super::past::History;
 use opmesh_core::permission::Scopes;
 
+use super::past::History;
 use super::watch::{Watcher, Watchers};
 use crate::store::Role;
+use crate::transport::Offered;
 
 /// Where a session with a peer is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,16 +51,18 @@ pub struct Seat {
     pub proved: Option<(Position, SetDigest)>,
     /// An owner's set here was equal when last compared, and nothing was applied since.
     pub equal: bool,
+    /// A host of ours has said so of the repositories that we share with it.
+    pub offered: Option<Offered>,
     /// The one of the two that holds a copy has lacked something ever since.
     pub behind_since: Option<UnixMs>,
-    /// How the last sessions went.
-    pub history: History,
     /// What the hub, whichever of the two that is, said that it takes of the owner's operations.
     pub accepted: Option<Scopes>,
     /// The last change of an owner's log, as it last said in this session.
     pub owner_at: Option<Position>,
     /// Up to here this session has brought everything.
     pub held: Option<Position>,
+    /// How the last sessions went.
+    pub history: History,
 }
 
 impl Seat {

@@ -10,6 +10,7 @@ mod live;
 mod lock;
 mod network;
 mod past;
+mod rotation;
 mod serve_file;
 mod watch;
 
@@ -21,20 +22,23 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use opmesh_core::model::{InstanceId, ProcessNonce, UnixMs};
+use opmesh_core::model::{InstanceId, KeyId, ProcessNonce, PublicKey, UnixMs};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::limits::Limits;
 use crate::places::Places;
-use crate::store::{DEFAULT_CACHE_ENTRIES, OpenOptions, Store, StoreError};
+use crate::store::{
+    AuditEvent, AuditKind, DEFAULT_CACHE_ENTRIES, OpenOptions, PeerError, Resolution, Store, StoreError,
+};
 use crate::transport::{Doorman, EVENT_QUEUE, Local, Me, SessionEvent, Sessions};
 
 pub use init::{InitError, Initialized, Sources, init, is_initialized};
 pub use live::{Live, Seat, Standing};
 pub use lock::{DataLock, LOCK_WAIT, LockError};
 pub use past::{History, PAST_SESSIONS, Past, PastEnd};
+pub use rotation::{Confirming, Rotation, RotationError};
 pub use serve_file::{Listener, ServeFile, ServeFileError};
 pub use watch::{Dirty, MAX_WATCHERS, Watcher};
 
@@ -79,6 +83,8 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     serving: OnceLock<ServeFile>,
+    /// One change of the key at a time.
+    rotating: tokio::sync::Mutex<()>,
     /// Taken by whoever starts the network.
     events: Mutex<Option<mpsc::Receiver<SessionEvent>>>,
     _lock: DataLock,
@@ -97,7 +103,8 @@ impl Node {
         let cache_entries = config.cache_entries.unwrap_or(DEFAULT_CACHE_ENTRIES);
         let options = OpenOptions { own: identity.public_key(), clock, cache_entries };
         let path = places.store();
-        let opening = tokio::task::spawn_blocking(move || Store::open(&path, options));
+        let before: Vec<_> = identity.before().collect();
+        let opening = tokio::task::spawn_blocking(move || Store::open_after(&path, options, &before));
         let store = opening.await.unwrap_or(Err(StoreError::Closed)).map_err(|fault| match fault {
             StoreError::Missing { .. } => NodeError::NotInitialized { path: places.data_dir().to_owned() },
             other => NodeError::Store(other),
@@ -105,12 +112,14 @@ impl Node {
         let instance = name(&store).await?;
         let (events, hear) = mpsc::channel(EVENT_QUEUE);
         let process = process_nonce()?;
+        let next = waiting_key(&places, &identity)?;
         let doorman = Doorman::new(config.limits.clone());
         let local = Local {
-            me: RwLock::new(Me { identity: Arc::new(identity), instance }),
+            me: RwLock::new(Me { identity: Arc::new(identity), instance, next }),
             process,
             store,
             clock,
+            allowed: config.allowed.clone(),
             sessions: Sessions::default(),
             doorman,
             events,
@@ -123,6 +132,7 @@ impl Node {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             serving: OnceLock::new(),
+            rotating: tokio::sync::Mutex::default(),
             events: Mutex::new(Some(hear)),
             _lock: lock,
         };
@@ -165,11 +175,32 @@ impl Node {
         self.inner.local.me().instance
     }
 
+    /// The operator decides an identity conflict: of two databases of a peer, or of two processes that displace each
+    /// other.
+    pub async fn resolve(&self, peer: &KeyId, resolution: Resolution) -> Result<(), PeerError> {
+        match self.store().resolve(peer, resolution).await {
+            Err(PeerError::NothingToResolve(_)) if self.inner.local.sessions.decide(peer, resolution) => {
+                let event = match resolution {
+                    Resolution::AcceptPresented => AuditKind::ConflictAccepted,
+                    Resolution::Refuse => AuditKind::ConflictRefused,
+                };
+                let detail = "processes that displaced each other".to_owned();
+                Ok(self.store().note_audit(AuditEvent { event, peer: Some(*peer), detail }).await?)
+            }
+            decided => decided,
+        }
+    }
+
     /// Calls it something else; its peers learn it in their next session.
     pub async fn rename(&self, instance: InstanceId) -> Result<(), StoreError> {
         self.store().set_instance(instance.clone()).await?;
         self.inner.local.rename(instance);
         Ok(())
+    }
+
+    /// The key that waits to take over.
+    pub fn next_key(&self) -> Option<PublicKey> {
+        self.inner.local.me().next.map(|next| next.public_key())
     }
 
     /// What it keeps.
@@ -195,6 +226,11 @@ impl Node {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.inner.local.doorman.limits()
+    }
+
+    /// Who is connected, and the way to ask them for something.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.local.sessions
     }
 
     /// Runs until the node closes; the future must end soon after [`Node::stopping`] is cancelled.
@@ -228,6 +264,19 @@ fn not_there(places: &Places, fault: IdentityError) -> NodeError {
     match fault {
         IdentityError::Missing { .. } => NodeError::NotInitialized { path: places.data_dir().to_owned() },
         other => NodeError::Identity(other),
+    }
+}
+
+/// The key that waits to take over; one that was left behind by a rotation that is over is none.
+fn waiting_key(places: &Places, identity: &Identity) -> Result<Option<Arc<Identity>>, NodeError> {
+    match Identity::load(&places.next_key()) {
+        Ok(next) if next.before().last() == Some(identity.public_key()) => Ok(Some(Arc::new(next))),
+        Ok(_) => {
+            tracing::warn!(path = %places.next_key().display(), "this key does not come after the present one");
+            Ok(None)
+        }
+        Err(IdentityError::Missing { .. }) => Ok(None),
+        Err(other) => Err(NodeError::Identity(other)),
     }
 }
 

@@ -28,6 +28,8 @@ impl Node {
         self.run(supervise(self.clone()));
         self.run(tidy(self.clone()));
         self.run(self.clone().finish_forgetting());
+        let node = self.clone();
+        self.run(async move { node.finish_rotation().await });
         Ok(server.addresses().to_vec())
     }
 
@@ -121,6 +123,10 @@ impl Dialers {
         let sessions = &self.node.inner.local.sessions;
         match event.change {
             PeerChange::Shown => return Ok(()),
+            PeerChange::KeyConfirmed => {
+                self.node.finish_rotation().await;
+                return Ok(());
+            }
             PeerChange::Reachable | PeerChange::Released => {}
             PeerChange::Grants => sessions.end(&event.key, EndReason::GrantsChanged),
             PeerChange::Revoked => sessions.end(&event.key, EndReason::Revoked),
@@ -139,6 +145,8 @@ impl Dialers {
             }
         }
         self.running.retain(|_, dialer| !dialer.task.is_finished());
+        // Whoever was waited for may be gone.
+        self.node.finish_rotation().await;
         Ok(())
     }
 

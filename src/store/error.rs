@@ -221,6 +221,12 @@ pub enum PeerError {
     /// There is no such pairing token.
     #[error("there is no pairing token {0}; see `opmesh pair tokens`")]
     NoSuchToken(u64),
+    /// Another key stands for this one, or it would stand for itself.
+    #[error("{0} cannot: another key stands for it already, or it is the same one")]
+    IsRetired(KeyId),
+    /// There is no adoption to take back.
+    #[error("{0} was not adopted; see `opmesh hosts list`")]
+    NotAdopted(KeyId),
     /// The host would come back and bring everything with it.
     #[error(
         "{name} may still connect, and would send everything again; `opmesh peer remove {name}` or `opmesh peer block {name}` first"
@@ -230,7 +236,7 @@ pub enum PeerError {
         name: String,
     },
     /// The owner has nothing to decide on.
-    #[error("{0} presented no superseded incarnation; there is nothing to resolve")]
+    #[error("{0} is in no identity conflict; there is nothing to resolve")]
     NothingToResolve(KeyId),
     /// The store failed.
     #[error(transparent)]

@@ -25,13 +25,14 @@ use opmesh_core::model::{Incarnation, InstanceId, KeyId, OpId, Position, PublicK
 use opmesh_core::protocol::Violation;
 use opmesh_core::replica::{Committed, Transaction};
 use opmesh_core::session::{Compare, Found, Read};
+use opmesh_core::succession::Succession;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::clock::Clock;
 
 use sqlite::{
     Engine, SubmitError, Weight, admin_tokens, audit as audit_rows, events, forget, health, lists, own_log,
-    pairing, peer_rows, peers, restore, session_reads, verify,
+    pairing, peer_rows, peers, restore, session_reads, succession, verify,
 };
 
 pub use audit::{AuditEvent, AuditFault, AuditKind, AuditRecord, AuditVerdict};
@@ -44,8 +45,9 @@ pub use list::{
 };
 pub use own::{Appended, Edit, Flow, OnceKey, OwnChange};
 pub use peer::{
-    AdminToken, Authorization, Dial, Epoch, Greeting, HubProgress, Joining, NewAdminToken, NewPeer, NewToken,
-    Peer, PeerChange, PeerEdit, PeerEvent, Refusal, ReplicaFacts, Role, Roles, Takeover, Token,
+    AdminToken, Authorization, Dial, Epoch, Greeting, HubProgress, Joining, Learnt, NewAdminToken, NewPeer,
+    NewToken, Peer, PeerChange, PeerEdit, PeerEvent, PeerKeys, Refusal, ReplicaFacts, Retired, RetiredHow,
+    Role, Roles, Takeover, Token,
 };
 
 /// Entries of each id cache unless configured otherwise (`cache.entries`).
@@ -120,19 +122,40 @@ impl Restoring {
 impl Store {
     /// Makes a new store for this identity; an existing file is an error.
     pub fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<Self, StoreError> {
-        sqlite::create(path, own, clock)?;
+        Self::create_after(path, own, own, clock)
+    }
+
+    /// As [`Store::create`], for an identity that began with another key: its rows are hashed with that `first` one.
+    pub fn create_after(
+        path: &Path,
+        own: PublicKey,
+        first: PublicKey,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        sqlite::create(path, own, first, clock)?;
         Self::open(path, OpenOptions { own, clock, cache_entries: DEFAULT_CACHE_ENTRIES })
     }
 
     /// Opens the store of this identity.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
-        Ok(Self { engine: Arc::new(sqlite::open(path, &options)?) })
+        Self::open_after(path, options, &[])
     }
 
-    /// Checks a backup and makes it ready to become the store of this identity; nothing is there before
+    /// As [`Store::open`]; the store may still be filed under a key that the identity had `before`.
+    pub fn open_after(path: &Path, options: OpenOptions, before: &[PublicKey]) -> Result<Self, StoreError> {
+        Ok(Self { engine: Arc::new(sqlite::open(path, &options, before)?) })
+    }
+
+    /// Checks a backup and makes it ready to become the store of this identity, which may have had other keys `before`; nothing is there before
     /// [`Restoring::finish`]. Blocks.
-    pub fn restore(from: &Path, to: &Path, own: PublicKey, clock: Clock) -> Result<Restoring, StoreError> {
-        Ok(Restoring { prepared: restore::prepare(from, to, own, clock)? })
+    pub fn restore(
+        from: &Path,
+        to: &Path,
+        own: PublicKey,
+        before: &[PublicKey],
+        clock: Clock,
+    ) -> Result<Restoring, StoreError> {
+        Ok(Restoring { prepared: restore::prepare(from, to, own, before, clock)? })
     }
 
     /// Performs what was handed in, then closes; later calls get [`StoreError::Closed`].
@@ -290,6 +313,70 @@ impl Store {
     /// Stores what a completed handshake has shown: key, label, grants received. Ends a pairing that was waiting.
     pub async fn greet(&self, greeting: Greeting) -> Result<(), StoreError> {
         self.engine.write(Weight::ONE, move |tx| peers::greet(tx, greeting)).await
+    }
+
+    /// Stores what a peer says about its keys, told under the key of its session.
+    pub async fn learn_succession(
+        &self,
+        teller: &KeyId,
+        said: Box<Succession>,
+    ) -> Result<Learnt, StoreError> {
+        let key = *teller;
+        let learn = self.engine.write(Weight::ONE, move |tx| succession::learn(tx, key, &said));
+        let (learnt, hasher) = learn.await?;
+        if let Some(hasher) = hasher {
+            self.engine.keep_hasher(key, hasher);
+        }
+        Ok(learnt)
+    }
+
+    /// A peer has confirmed this key of ours.
+    pub async fn confirm_succession(&self, peer: &KeyId, key: PublicKey) -> Result<(), StoreError> {
+        let peer = *peer;
+        self.engine.write(Weight::ONE, move |tx| succession::confirm(tx, peer, key)).await
+    }
+
+    /// A hub presented the key that it announced: its entry is filed under that one from now on.
+    pub async fn take_announced(&self, hub: &KeyId) -> Result<Option<Peer>, StoreError> {
+        let old = *hub;
+        self.engine.write(Weight::ONE, move |tx| succession::take_announced(tx, old)).await
+    }
+
+    /// The operator learnt by hand that a peer has another key.
+    pub async fn replace_key(&self, peer: &KeyId, new: KeyId) -> Result<Peer, PeerError> {
+        let old = *peer;
+        self.engine.write(Weight::ONE, move |tx| succession::replace_by_hand(tx, old, new)).await
+    }
+
+    /// This instance's key is another one from now on; `why` stands in the audit record.
+    pub async fn take_own_key(&self, key: PublicKey, why: String) -> Result<(), StoreError> {
+        self.engine.write(Weight::ONE, move |tx| succession::take_own_key(tx, key, &why)).await
+    }
+
+    /// A lost key's operations are shown as another host's, and the lost key is let in no more.
+    pub async fn adopt(&self, old: &KeyId, by: &KeyId) -> Result<(), PeerError> {
+        let (old, by) = (*old, *by);
+        self.engine.write(Weight::ONE, move |tx| succession::adopt(tx, old, by)).await
+    }
+
+    /// Takes an adoption back.
+    pub async fn undo_adoption(&self, old: &KeyId) -> Result<(), PeerError> {
+        let old = *old;
+        self.engine.write(Weight::ONE, move |tx| succession::release_adopted(tx, old)).await
+    }
+
+    /// Keys that another one stands for.
+    pub async fn retired(&self) -> Result<Vec<Retired>, StoreError> {
+        self.engine.read(succession::retired).await
+    }
+
+    /// Whether a dialer with this key is listed, or announced itself under an older key that is.
+    pub async fn is_welcome(&self, key: PublicKey) -> Result<bool, StoreError> {
+        let find = move |connection: &_| match peer_rows::one(connection, &key.key_id())? {
+            Some(peer) => Ok(Some(peer)),
+            None => succession::announcer(connection, &key),
+        };
+        Ok(self.engine.read(find).await?.is_some_and(|peer| peer.may_deliver()))
     }
 
     /// A hub turned us away, or cannot be what it should be; shown in `status` until a session succeeds.

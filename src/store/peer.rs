@@ -38,6 +38,60 @@ pub struct Peer {
     pub replica: Option<ReplicaFacts>,
     /// A pairing that has not happened yet.
     pub joining: Option<Joining>,
+    /// What is known about its keys, and what it knows about ours.
+    pub keys: PeerKeys,
+}
+
+/// A peer's keys besides the one that decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeerKeys {
+    /// The key that it announced and has not used yet.
+    pub next: Option<PublicKey>,
+    /// The newest key of ours that it has confirmed.
+    pub knows: Option<PublicKey>,
+    /// The keys that it had before, oldest first.
+    pub succeeds: Vec<KeyId>,
+}
+
+/// A key that is let in no more, because another one stands for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retired {
+    /// Which.
+    pub key: KeyId,
+    /// The one that stands for it.
+    pub heir: KeyId,
+    /// Why.
+    pub how: RetiredHow,
+}
+
+/// Why a key was retired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetiredHow {
+    /// Its owner has a new key.
+    Succession,
+    /// It was lost; an operator said whose host it was.
+    Adoption,
+}
+
+impl RetiredHow {
+    /// The name in stores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Succession => "succession",
+            Self::Adoption => "adoption",
+        }
+    }
+}
+
+/// What became of a succession that a peer told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learnt {
+    /// It is stored.
+    Known,
+    /// It is not about the key that tells it.
+    NotItsOwn,
+    /// Rows lie here that are hashed with another first key; nothing was changed.
+    OtherFirstKey,
 }
 
 impl Peer {
@@ -189,6 +243,8 @@ pub enum PeerChange {
     Shown,
     /// An operator released or resolved it: a waiting session may try again.
     Released,
+    /// It knows a new key of ours.
+    KeyConfirmed,
 }
 
 /// Whether a dialer is let in.
@@ -226,6 +282,8 @@ pub enum Refusal {
     TokenSpent,
     /// Another live key has this instance id.
     InstanceTaken,
+    /// Another key stands for this one.
+    Retired,
     /// This is our own key.
     OwnKey,
     /// It is a hub, and turned us away; it tells nobody why.
@@ -234,7 +292,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals with their name in stores and the sentence for the operator.
-    pub const ALL: [(Self, &'static str, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str, &'static str); 11] = [
         (Self::Unknown, "unknown", "its key is not listed; pair it with a token or `opmesh peer add` it"),
         (Self::NotAClient, "not_a_client", "it is listed only as a host that we dial; pair it with a token"),
         (
@@ -263,6 +321,11 @@ impl Refusal {
             "instance_taken",
             "another key has this instance id; `opmesh peer remove` the old one if it is gone, else call this one something \
              else, over there: `opmesh key rename`",
+        ),
+        (
+            Self::Retired,
+            "retired",
+            "another key stands for this one; `opmesh peer adopt KEY --undo` takes an adoption back",
         ),
         (Self::OwnKey, "own_key", "it presents this instance's own key; the identity was copied"),
         (

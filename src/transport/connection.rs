@@ -31,6 +31,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const BYTES_BEFORE_AUTHENTICATION: usize = 64 * 1024;
 /// How long a connection may stay once its session is over, so that the final status still gets out.
 const LINGER: Duration = Duration::from_secs(5);
+/// How much more is read from it meanwhile: what an honest peer had sent before it heard of the end fits.
+const LATE_BYTES: usize = 1024 * 1024;
 
 const _: () = assert!(
     BYTES_BEFORE_AUTHENTICATION >= 3 * crate::wire::MESSAGE_BYTES_BEFORE_AUTHENTICATION,
@@ -107,14 +109,16 @@ impl Gate {
         self.settled.cancel();
     }
 
-    /// Counts what came in; `read` is what a stranger has sent so far.
+    /// Counts what came in; `read` is what was sent by a stranger, or after the session was over.
     pub(super) fn received(&self, bytes: usize, read: &mut usize) -> Result<(), Closed> {
         self.received_bytes.fetch_add(wide(bytes), Ordering::Relaxed);
-        if self.known.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        let (limit, too_much) = match self.known.load(Ordering::Relaxed) {
+            false => (BYTES_BEFORE_AUTHENTICATION, Closed::TooMuch),
+            true if self.over.is_cancelled() => (LATE_BYTES, Closed::SessionOver),
+            true => return Ok(()),
+        };
         *read = read.saturating_add(bytes);
-        if *read > BYTES_BEFORE_AUTHENTICATION { Err(Closed::TooMuch) } else { Ok(()) }
+        if *read > limit { Err(too_much) } else { Ok(()) }
     }
 
     /// What went over the connection so far, below TLS: sent, received.
@@ -420,6 +424,17 @@ mod tests {
         let mut gated = Gated::new(near, gate, Duration::ZERO);
         far.write_all(&vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
         gated.read_exact(&mut vec![0; 3 * BYTES_BEFORE_AUTHENTICATION]).await.unwrap();
+    }
+
+    #[test]
+    fn a_peer_whose_session_is_over_may_send_what_was_under_way_and_no_more() {
+        let gate = Gate::new(None);
+        gate.authenticated();
+        let mut read = 0;
+        assert_eq!(gate.received(10 * LATE_BYTES, &mut read), Ok(()));
+        gate.session_over();
+        assert_eq!(gate.received(LATE_BYTES, &mut read), Ok(()));
+        assert_eq!(gate.received(1, &mut read), Err(Closed::SessionOver));
     }
 
     #[test]

@@ -119,7 +119,13 @@ async fn attempt(
             return Next::WhenTold;
         }
     };
+    let channel = target.url.channel;
     let outcome = session::dial(local, target, stop.clone()).await;
+    if let Some(next) = peer.keys.next.filter(|next| may_be(&outcome.ending, channel, &next.key_id()))
+        && took_over(local, peer, next.key_id(), urls, stop).await
+    {
+        return Next::After(Duration::ZERO);
+    }
     if let Some(lasted) = outcome.lasted {
         backoff.ran(lasted);
         urls.stay();
@@ -132,6 +138,37 @@ async fn attempt(
     let wait = backoff.wait(random);
     tracing::debug!(peer = %peer.key, wait_ms = wait.as_millis(), "the hub will be dialled again");
     Next::After(wait)
+}
+
+/// Whether a hub that was not found under its key may have taken the one that it announced. Without TLS it shows no key
+/// to whoever means another.
+fn may_be(ending: &Ending, channel: Channel, next: &KeyId) -> bool {
+    ending.other_key() == Some(*next) || (channel != Channel::Tls && matches!(ending, Ending::TurnedAway(_)))
+}
+
+/// Meets the hub under the key that it announced, and files its entry under that one. This task ends with the old
+/// entry; the node begins another for the new one.
+async fn took_over(
+    local: &Arc<Local>,
+    peer: &Peer,
+    next: KeyId,
+    urls: &mut Rotation,
+    stop: &CancellationToken,
+) -> bool {
+    urls.stay();
+    let Ok(target) = target(local, peer, urls) else { return false };
+    let target = Target { hub: next, ..target };
+    if let Err(ending) = session::meet(local, &target, stop).await {
+        tracing::warn!(peer = %peer.key, reason = %ending, "the hub was not met under the key that it announced");
+        return false;
+    }
+    match local.store.take_announced(&peer.key).await {
+        Ok(moved) => moved.is_some(),
+        Err(error) => {
+            tracing::warn!(peer = %peer.key, %error, "the hub's new key could not be stored");
+            false
+        }
+    }
 }
 
 /// The session ended so that the next one has another view, or new keys.

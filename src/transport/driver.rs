@@ -10,20 +10,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opmesh_core::model::{KeyId, Position};
+use opmesh_core::model::{ConfigModno, KeyId, Position};
 use opmesh_core::protocol::limits::DEAD_AFTER;
-use opmesh_core::protocol::{EndReason, Message, Violation};
+use opmesh_core::protocol::{EndReason, Message, Violation, Write};
 use opmesh_core::replica::{Committed, Transaction};
-use opmesh_core::session::{Compare, Finish, Found, Hub, Input, Output, Owner, Read, Report};
+use opmesh_core::session::{
+    Compare, Finish, Found, Hub, Input, Kept, Output, Owner, Read, Report, SharingInput, SharingOutput,
+};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Peer, Pending, Store, StoreError};
+use crate::store::{Epoch, Learnt, Peer, Pending, Role, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
+use super::beside::{self, Ask, Beside};
 use super::ending::Ending;
 use super::link::Link;
 use super::sessions::{Registration, Rivalry};
@@ -32,6 +35,9 @@ use super::sessions::{Registration, Rivalry};
 const STUCK_AFTER: Duration = DEAD_AFTER;
 /// How long an interrupted session goes on handing in what it has; the store takes that within moments.
 const KEEPING: Duration = Duration::from_secs(5);
+
+/// How many frames about keys a peer may send in a session: one that tells, one that answers.
+const LESSONS: usize = 2;
 
 /// The session of either role.
 #[derive(Debug)]
@@ -73,6 +79,16 @@ enum Wish {
     Read(Read),
     TakeIncarnation,
     Compare(Compare),
+    Look,
+    Keep(Kept),
+    Judge(Write),
+}
+
+/// What the store answered, and to which machine.
+enum Done {
+    Session(Input),
+    Sharing(SharingInput),
+    Kept,
 }
 
 /// A session and everything that is under way for it.
@@ -80,11 +96,15 @@ pub(super) struct Driver {
     local: Arc<Local>,
     peer: KeyId,
     machine: Machine,
+    /// What is said beside the operations, with a peer that can.
+    beside: Option<Beside>,
     link: Link,
     registration: Registration,
     stop: CancellationToken,
     /// The own log's head: an owner is told when it moves.
     head: watch::Receiver<Position>,
+    /// The own configuration's number: what is shown follows it.
+    config: watch::Receiver<ConfigModno>,
 
     /// Frames that the outbound queue had no room for. Each is a bounded reply: reads wait for room before they are
     /// made, and a heartbeat is left out when anything else waits.
@@ -94,12 +114,17 @@ pub(super) struct Driver {
     /// Room in the outbound queue, taken before a read is made.
     slot: Option<OwnedPermit<Result<Frame, Status>>>,
     wishes: VecDeque<Wish>,
-    granted: Option<Task<Result<Input, StoreError>>>,
+    granted: Option<Task<Result<Done, StoreError>>>,
 
     /// Transactions on their way: not handed in, being handed in, and handed in; each in order.
     transactions: VecDeque<Transaction>,
     handing_in: Option<Task<Pending>>,
     commits: VecDeque<Pending>,
+
+    /// What the peer said about keys, on its way to the store; nothing more is read before it is there.
+    learning: Option<Task<Result<Option<Message>, StoreError>>>,
+    /// How much of that has come.
+    lessons: usize,
 
     closing: bool,
     /// The stream takes nothing more. What it still brings is read until it says why.
@@ -130,10 +155,13 @@ pub(super) enum Delivered {
 /// What the one `select!` found.
 enum Event {
     Told(EndReason),
-    Granted(Result<Input, StoreError>),
+    Granted(Result<Done, StoreError>),
     HandedIn(Pending),
     Committed(Result<Result<Committed, Violation>, StoreError>),
     Room(Option<OwnedPermit<Result<Frame, Status>>>),
+    Asked(Ask),
+    ConfigChanged,
+    Learnt(Result<Option<Message>, StoreError>),
     Read(Result<Option<Frame>, Status>),
     Changed,
     Tick,
@@ -144,6 +172,7 @@ impl Driver {
         local: &Arc<Local>,
         peer: KeyId,
         machine: Machine,
+        beside: Option<Beside>,
         link: Link,
         registration: Registration,
         stop: CancellationToken,
@@ -152,10 +181,12 @@ impl Driver {
             local: local.clone(),
             peer,
             machine,
+            beside,
             link,
             registration,
             stop,
             head: local.store.head(),
+            config: local.store.config_modno(),
             outgoing: VecDeque::new(),
             stuck: None,
             slot: None,
@@ -164,6 +195,8 @@ impl Driver {
             transactions: VecDeque::new(),
             handing_in: None,
             commits: VecDeque::new(),
+            learning: None,
+            lessons: 0,
             closing: false,
             mute: false,
             finish: None,
@@ -171,10 +204,19 @@ impl Driver {
         }
     }
 
+    /// Says this before anything else.
+    pub(super) fn saying(mut self, first: Option<Message>) -> Self {
+        if let Some(message) = first {
+            self.send(message);
+        }
+        self
+    }
+
     /// Runs the session to its end.
     pub(super) async fn run(mut self, first: Input) -> Ran {
         self.local.store.note_seen(&self.peer);
         self.feed(first);
+        self.share(SharingInput::Changed);
         let ending = loop {
             if let Some(finish) = self.finish.take() {
                 break Ending::Finished(finish);
@@ -221,6 +263,7 @@ impl Driver {
         let wait = self.deadline().saturating_sub(self.local.clock.monotonic());
         let wants_room = self.wants_room();
         let is_owner = matches!(self.machine, Machine::Owner(_));
+        let shares = self.beside.is_some();
         tokio::select! {
             biased;
             Ok(reason) = &mut self.registration.told, if !self.closing => Event::Told(reason),
@@ -229,7 +272,10 @@ impl Driver {
             pending = each(self.handing_in.as_mut()) => Event::HandedIn(pending),
             committed = each(self.commits.front_mut()) => Event::Committed(committed),
             room = self.link.outbound.clone().reserve_owned(), if wants_room => Event::Room(room.ok()),
-            read = self.link.inbound.message() => Event::Read(read),
+            Some(ask) = self.registration.asks.recv(), if !self.closing => Event::Asked(ask),
+            Ok(()) = self.config.changed(), if shares => Event::ConfigChanged,
+            learnt = each(self.learning.as_mut()) => Event::Learnt(learnt),
+            read = self.link.inbound.message(), if self.learning.is_none() => Event::Read(read),
             Ok(()) = self.head.changed(), if is_owner => Event::Changed,
             () = tokio::time::sleep(wait) => Event::Tick,
         }
@@ -241,22 +287,40 @@ impl Driver {
                 self.closing = true;
                 self.feed(Input::Close(reason));
             }
+            Event::Granted(Err(StoreError::Fenced)) | Event::Committed(Err(StoreError::Fenced)) => {
+                self.fenced()
+            }
             Event::Granted(done) => {
                 self.granted = None;
-                self.feed(done?);
+                match done? {
+                    Done::Session(input) => self.feed(input),
+                    Done::Sharing(input) => self.share(input),
+                    Done::Kept => self.grant(),
+                }
             }
             Event::HandedIn(pending) => {
                 self.handing_in = None;
                 self.commits.push_back(pending);
                 self.hand_in();
             }
-            Event::Committed(Err(StoreError::Fenced)) => self.fenced(),
             Event::Committed(done) => {
                 self.commits.pop_front();
                 self.feed(Input::Committed(done?));
             }
             Event::Room(Some(room)) => self.room(room),
             Event::Room(None) => self.mute = true,
+            Event::Asked(ask) => self.asked(ask),
+            Event::ConfigChanged => self.share(SharingInput::Changed),
+            Event::Learnt(Err(StoreError::Fenced)) => {
+                self.learning = None;
+                self.fenced();
+            }
+            Event::Learnt(learnt) => {
+                self.learning = None;
+                if let Some(answer) = learnt? {
+                    self.send(answer);
+                }
+            }
             Event::Read(read) => {
                 let frame = self.link.opened(read)?;
                 self.received(frame)?;
@@ -281,8 +345,37 @@ impl Driver {
         if message == Message::Heartbeat {
             self.local.store.note_seen(&self.peer);
         }
-        self.feed(Input::Received(message));
+        match message {
+            Message::Share(share) if self.beside.is_some() => {
+                self.feed(Input::Heard);
+                self.share(SharingInput::Received(share));
+            }
+            Message::Succession(_) | Message::SuccessionKnown(_) => return self.learn(message),
+            message => self.feed(Input::Received(message)),
+        }
         Ok(())
+    }
+
+    /// What the peer says about keys concerns the store alone, and all that comes after it.
+    fn learn(&mut self, message: Message) -> Result<(), Ending> {
+        self.lessons += 1;
+        if self.lessons > LESSONS {
+            let (message, state) = ("Succession", "told already");
+            return Err(Ending::Finished(Finish::Violation(Violation::OutOfState { message, state })));
+        }
+        self.learning = Some(Box::pin(learn(self.local.clone(), self.peer, message)));
+        Ok(())
+    }
+
+    /// Somebody on this side wants something of the peer.
+    fn asked(&mut self, ask: Ask) {
+        match &mut self.beside {
+            Some(beside) => {
+                let write = beside.asks(ask);
+                self.share(SharingInput::Ask(write));
+            }
+            None => ask.unable(),
+        }
     }
 
     /// The store takes nothing more from this session: a newer one or an edit came first, and is what the peer hears
@@ -293,10 +386,10 @@ impl Driver {
         self.commits.clear();
         let (store, peer, told) = (self.local.store.clone(), self.peer, self.registration.told.try_recv());
         self.granted = Some(Box::pin(async move {
-            Ok(Input::Close(match told {
+            Ok(Done::Session(Input::Close(match told {
                 Ok(reason) => reason,
                 Err(_) => why_fenced(store.peer(&peer).await?.as_ref()),
-            }))
+            })))
         }));
     }
 
@@ -311,12 +404,14 @@ impl Driver {
         } else {
             self.feed(Input::Tick);
         }
+        self.share(SharingInput::Tick);
         Ok(())
     }
 
     fn deadline(&self) -> Duration {
         let stuck = self.stuck.map_or(Duration::MAX, |since| since + STUCK_AFTER);
-        self.machine.deadline().min(stuck)
+        let beside = self.beside.as_ref().map_or(Duration::MAX, Beside::deadline);
+        self.machine.deadline().min(beside).min(stuck)
     }
 
     fn feed(&mut self, input: Input) {
@@ -324,6 +419,14 @@ impl Driver {
         self.machine.handle(self.local.clock.monotonic(), input, &mut out);
         for output in out {
             self.perform(output);
+        }
+        self.grant();
+    }
+
+    fn share(&mut self, input: SharingInput) {
+        let Some(beside) = &mut self.beside else { return };
+        for output in beside.handle(self.local.clock.monotonic(), input) {
+            self.perform_sharing(output);
         }
         self.grant();
     }
@@ -345,6 +448,38 @@ impl Driver {
         }
     }
 
+    fn perform_sharing(&mut self, output: SharingOutput) {
+        match output {
+            SharingOutput::Send(share) => self.send(Message::Share(share)),
+            SharingOutput::Look => self.wishes.push_back(Wish::Look),
+            SharingOutput::Keep(kept) => self.keep(kept),
+            SharingOutput::Judge(write) => self.wishes.push_back(Wish::Judge(write)),
+            SharingOutput::Answered(written) => {
+                if let Some(offered) = self.beside.as_mut().and_then(|beside| beside.answered(written)) {
+                    self.local.offered(self.peer, self.link.role, offered);
+                }
+            }
+            SharingOutput::Busy(key) => {
+                if let Some(beside) = &mut self.beside {
+                    beside.busy(key);
+                }
+            }
+            SharingOutput::Refuse(violation) => self.finish = Some(Finish::Violation(violation)),
+        }
+    }
+
+    /// Only the newest of what the peer shows counts: it takes the place of one that waits.
+    fn keep(&mut self, kept: Kept) {
+        let same_kind = |wish: &&mut Wish| match (wish, &kept) {
+            (Wish::Keep(waiting), kept) => std::mem::discriminant(waiting) == std::mem::discriminant(kept),
+            _ => false,
+        };
+        match self.wishes.iter_mut().find(same_kind) {
+            Some(waiting) => *waiting = Wish::Keep(kept),
+            None => self.wishes.push_back(Wish::Keep(kept)),
+        }
+    }
+
     fn send(&mut self, message: Message) {
         if message == Message::Heartbeat && !self.outgoing.is_empty() {
             return;
@@ -361,7 +496,7 @@ impl Driver {
     }
 
     fn wants_room(&self) -> bool {
-        let for_a_read = self.granted.is_none() && matches!(self.wishes.front(), Some(Wish::Read(_)));
+        let for_a_read = self.granted.is_none() && self.wishes.front().is_some_and(Wish::needs_room);
         self.slot.is_none() && !self.mute && (!self.outgoing.is_empty() || for_a_read)
     }
 
@@ -380,12 +515,14 @@ impl Driver {
         if self.granted.is_some() {
             return;
         }
-        let Some(wish) =
-            self.wishes.pop_front_if(|wish| self.slot.is_some() || !matches!(wish, Wish::Read(_)))
-        else {
+        let Some(wish) = self.wishes.pop_front_if(|wish| self.slot.is_some() || !wish.needs_room()) else {
             return;
         };
-        self.granted = Some(wish.perform(self.local.store.clone(), self.peer));
+        let epoch = match &self.machine {
+            Machine::Owner(_) => None,
+            Machine::Hub { epoch, .. } => Some(*epoch),
+        };
+        self.granted = Some(wish.perform(self.local.clone(), self.peer, (self.link.role, epoch)));
     }
 
     /// Hands the next transaction to the store, one at a time so that they stay in order; how many are under way is
@@ -422,14 +559,60 @@ impl Driver {
 }
 
 impl Wish {
-    fn perform(self, store: Store, peer: KeyId) -> Task<Result<Input, StoreError>> {
+    /// What leads to frames waits for room, so that it is read when it can be sent.
+    fn needs_room(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Look)
+    }
+
+    fn perform(
+        self,
+        local: Arc<Local>,
+        peer: KeyId,
+        session: (Role, Option<Epoch>),
+    ) -> Task<Result<Done, StoreError>> {
         Box::pin(async move {
+            let store = &local.store;
             Ok(match self {
-                Self::Read(read) => Input::Found(store.read(read).await?),
-                Self::TakeIncarnation => Input::NewIncarnation(store.take_incarnation().await?),
-                Self::Compare(compare) => Input::Found(Found::Needs(store.compare(&peer, compare).await?)),
+                Self::Read(read) => Done::Session(Input::Found(store.read(read).await?)),
+                Self::TakeIncarnation => {
+                    Done::Session(Input::NewIncarnation(store.take_incarnation().await?))
+                }
+                Self::Compare(compare) => {
+                    Done::Session(Input::Found(Found::Needs(store.compare(&peer, compare).await?)))
+                }
+                Self::Look => {
+                    Done::Sharing(SharingInput::Looked(beside::look(store, &peer, session.0).await?))
+                }
+                Self::Keep(kept) => {
+                    beside::keep(store, &peer, kept).await?;
+                    Done::Kept
+                }
+                Self::Judge(write) => {
+                    Done::Sharing(SharingInput::Judged(beside::judge(&local, &peer, session, write).await?))
+                }
             })
         })
+    }
+}
+
+/// Stores what a peer says about its keys, or that it knows ours; what to answer.
+async fn learn(local: Arc<Local>, peer: KeyId, message: Message) -> Result<Option<Message>, StoreError> {
+    match message {
+        Message::Succession(said) => {
+            let newest = said.newest();
+            let learnt = local.store.learn_succession(&peer, said).await?;
+            if learnt == Learnt::OtherFirstKey {
+                tracing::warn!("rows of this peer are hashed with another first key than it tells");
+            }
+            Ok((learnt == Learnt::Known).then_some(Message::SuccessionKnown(newest)))
+        }
+        Message::SuccessionKnown(key) => {
+            if local.me().succession().is_some_and(|ours| ours.newest() == key) {
+                local.store.confirm_succession(&peer, key).await?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
     }
 }
 
@@ -446,6 +629,8 @@ fn operations(message: &Message) -> usize {
         | Message::Mark(_)
         | Message::Ack(_)
         | Message::Share(_)
+        | Message::Succession(_)
+        | Message::SuccessionKnown(_)
         | Message::Heartbeat
         | Message::End(_) => 0,
     }

@@ -41,7 +41,10 @@ pub enum Ending {
     #[error("the peer has read nothing for a minute")]
     NotReading,
     /// Two processes with the same key keep pushing each other out.
-    #[error("two processes use the identity of this peer and keep displacing each other")]
+    #[error(
+        "two processes use the identity of this peer and keep displacing each other; stop one of them, or `opmesh peer \
+         resolve` on the hub"
+    )]
     Rivals,
     /// The stream broke off without an End.
     #[error("the connection was interrupted: {0}")]

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::store::Role;
 
 use super::Local;
+use super::beside::Offered;
 use super::ending::Ending;
 
 /// Room for events that the node has not looked at. It only writes down what it hears, so that this is rarely needed:
@@ -41,6 +42,8 @@ pub enum SessionNews {
         /// What the hub, whichever of the two that is, takes of the owner's operations.
         accepted: Scopes,
     },
+    /// The host has answered which shared repositories it takes.
+    Offered(Offered),
     /// The session reports progress.
     Report(Report),
     /// What went over the connection of a session that is over, below TLS; comes before its end.
@@ -62,9 +65,18 @@ impl Local {
         drop(self.events.send(SessionEvent { peer, role, news }).await);
     }
 
+    /// As [`Local::report`].
+    pub(super) fn offered(&self, peer: KeyId, role: Role, offered: Offered) {
+        self.hint(SessionEvent { peer, role, news: SessionNews::Offered(offered) });
+    }
+
     /// Progress never makes a session wait: when there is no room, the next report says more anyway.
     pub(super) fn report(&self, peer: KeyId, role: Role, report: Report) {
-        let event = SessionEvent { peer, role, news: SessionNews::Report(report) };
+        self.hint(SessionEvent { peer, role, news: SessionNews::Report(report) });
+    }
+
+    fn hint(&self, event: SessionEvent) {
+        let peer = event.peer;
         if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
             tracing::debug!(peer = %peer, "a progress report was left out");
         }

@@ -89,9 +89,8 @@ async fn judge(
     proof: Proof,
 ) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted), Ending> {
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
-    let (peer, doorman) = (claim.key.key_id(), &local.doorman);
-    let address = info.address;
-    let is_listed = local.store.peer(&peer).await?.is_some_and(|peer| peer.may_deliver());
+    let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
+    let is_listed = local.store.is_welcome(claim.key).await?;
     if !is_listed {
         let now = local.clock.monotonic();
         let Ok(wait) = doorman.attempt(peer, info.own_address(), claim.token.is_some(), now) else {

@@ -7,6 +7,7 @@
 mod address;
 mod admission;
 mod attempts;
+mod beside;
 mod client;
 mod connection;
 pub mod dialer;
@@ -34,7 +35,9 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use opmesh_core::config::Allowed;
 use opmesh_core::model::{InstanceId, ProcessNonce};
+use opmesh_core::succession::Succession;
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -42,6 +45,7 @@ use crate::identity::Identity;
 use crate::store::Store;
 
 pub use address::{AddressFault, Channel, DEFAULT_PORT, HubUrl, Listen, Scheme};
+pub use beside::{AskFault, Offered};
 pub use client::DialError;
 pub use connection::{BYTES_BEFORE_AUTHENTICATION, HANDSHAKE_TIMEOUT};
 pub use doorman::Doorman;
@@ -52,7 +56,9 @@ pub use seal::SealFault;
 pub use server::{ListenError, Server, http2};
 pub use sessions::{FailedDialer, Sessions};
 pub use status::{IDENTITY_CONFLICT, STRANGER};
-pub use tls::{CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, identity_certificate};
+pub use tls::{
+    CERTIFICATE_NAME, OtherKey, TlsError, certificate_pem, connector, identity_certificate, other_key,
+};
 
 /// Who this instance is: the operator may rename it. A handshake takes it once, at its beginning.
 #[derive(Debug, Clone)]
@@ -61,12 +67,32 @@ pub struct Me {
     pub identity: Arc<Identity>,
     /// The label.
     pub instance: InstanceId,
+    /// The key that takes over once every peer knows it.
+    pub next: Option<Arc<Identity>>,
+}
+
+impl Me {
+    /// What peers have to know about the keys, if there was or will be another.
+    pub(crate) fn succession(&self) -> Option<&Succession> {
+        self.next.as_ref().unwrap_or(&self.identity).past()
+    }
 }
 
 impl Local {
     /// Who this instance is at this moment.
     pub fn me(&self) -> Me {
         self.me.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// This key waits to take over from now on, or none any more.
+    pub fn set_next(&self, next: Option<Arc<Identity>>) {
+        self.me.write().unwrap_or_else(PoisonError::into_inner).next = next;
+    }
+
+    /// This is the key from now on.
+    pub fn take_key(&self, key: Arc<Identity>) {
+        let mut me = self.me.write().unwrap_or_else(PoisonError::into_inner);
+        (me.identity, me.next) = (key, None);
     }
 
     /// It is called something else from now on.
@@ -86,6 +112,8 @@ pub struct Local {
     pub store: Store,
     /// Time.
     pub clock: Clock,
+    /// What peers may set although it runs programs: what the operator has named.
+    pub allowed: Allowed,
     /// Who is connected.
     pub sessions: Sessions,
     /// Who is not let in.

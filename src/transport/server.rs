@@ -6,10 +6,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opmesh_core::handshake::ChannelKeys;
+use opmesh_core::model::KeyId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::identity::Identity;
 use crate::store::Role;
 use crate::wire::peer_sync_server::{PeerSync, PeerSyncServer};
 use crate::wire::{Frame, MESSAGE_BYTES};
@@ -113,7 +115,7 @@ impl Server {
             sockets.push(bind.await.map_err(|source| ListenError::Bind { listen: *listen, source })?);
         }
         let door = Door {
-            tls: tls::acceptor(&local.me().identity)?,
+            tls: Arc::new(Mutex::new(Certified::new(&local.me().identity)?)),
             local: local.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -138,13 +140,35 @@ impl Server {
 /// What all listeners share.
 #[derive(Clone)]
 struct Door {
-    tls: TlsAcceptor,
+    tls: Arc<Mutex<Certified>>,
     local: Arc<Local>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
+/// TLS with a certificate over one key.
+struct Certified {
+    key: KeyId,
+    acceptor: TlsAcceptor,
+}
+
+impl Certified {
+    fn new(identity: &Identity) -> Result<Self, TlsError> {
+        Ok(Self { key: identity.key_id(), acceptor: tls::acceptor(identity)? })
+    }
+}
+
 impl Door {
+    /// TLS with the key that this instance has now.
+    fn tls(&self) -> Result<TlsAcceptor, TlsError> {
+        let identity = self.local.me().identity;
+        let mut certified = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if certified.key != identity.key_id() {
+            *certified = Certified::new(&identity)?;
+        }
+        Ok(certified.acceptor.clone())
+    }
+
     async fn accept(self, socket: TcpListener, channel: Channel, ready: mpsc::Sender<Connection>) {
         let accepting = async {
             loop {
@@ -222,7 +246,14 @@ impl Door {
 
     async fn secure(&self, stream: TcpStream, address: SocketAddr, admitted: Admitted) -> Option<Connection> {
         let gate = Gate::new(Some(admitted));
-        let handshake = self.tls.accept(Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT));
+        let acceptor = match self.tls() {
+            Ok(acceptor) => acceptor,
+            Err(error) => {
+                tracing::error!(%error, "no certificate could be made");
+                return None;
+            }
+        };
+        let handshake = acceptor.accept(Gated::new(stream, gate.clone(), HANDSHAKE_TIMEOUT));
         let may_log = || self.local.doorman.noise.may_log(Noise::NoChannel);
         let stream = match self.stop.run_until_cancelled(handshake).await? {
             Ok(stream) => TlsStream::Server(stream),

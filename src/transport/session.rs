@@ -10,7 +10,7 @@ use std::time::Duration;
 use opmesh_core::handshake::Established;
 use opmesh_core::model::KeyId;
 use opmesh_core::permission::{GrantType, Grants};
-use opmesh_core::protocol::{EndReason, Message};
+use opmesh_core::protocol::{Capability, EndReason, Message};
 use opmesh_core::session::{Finish, Hub, HubConfig, Input, Owner, OwnerConfig};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -25,6 +25,7 @@ use crate::wire::peer_sync_client::PeerSyncClient;
 use crate::wire::{self, MESSAGE_BYTES};
 
 use super::address::HubUrl;
+use super::beside::Beside;
 use super::connection::{ConnectionInfo, HANDSHAKE_TIMEOUT};
 use super::driver::{Delivered, Driver, Machine};
 use super::ending::Ending;
@@ -63,7 +64,12 @@ pub(super) async fn accept(
     info: Arc<ConnectionInfo>,
     stop: CancellationToken,
 ) {
-    let span = tracing::info_span!("session", peer = tracing::field::Empty, session = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "session",
+        peer = tracing::field::Empty,
+        session = tracing::field::Empty,
+        address = %info.address
+    );
     let gate = info.gate.clone();
     async move {
         let greeting = handshake::accept(&local, &mut link, &info);
@@ -119,10 +125,15 @@ async fn run_hub(
             } else {
                 Input::Close(EndReason::GrantsChanged)
             };
+            let news = succession(local, &established).await;
+            let beside = established.can(Capability::Config).then(Beside::default);
             let hub = Hub::new(HubConfig { accepted: established.accepted }, now);
             let ends = now.saturating_add(local.doorman.limits().session_age);
             let machine = Machine::Hub { hub: Box::new(hub), epoch: takeover.epoch, ends };
-            let ran = Driver::new(local, peer, machine, link, registration, stop).run(first).await;
+            let ran = Driver::new(local, peer, machine, beside, link, registration, stop)
+                .saying(news)
+                .run(first)
+                .await;
             (ran.ending, ran.rest, ran.link)
         }
     };
@@ -210,17 +221,46 @@ async fn run_owner(
             return (ending, Delivered::Nothing);
         }
     };
+    let beside = established.can(Capability::Config).then(Beside::default);
+    let news = succession(local, &established).await;
     let config = OwnerConfig {
         granted: target.grants.scopes_of(GrantType::ReadOperations),
         accepted: established.accepted,
         process: local.process,
     };
     let machine = Machine::Owner(Box::new(Owner::new(config, local.clock.monotonic())));
-    let ran = Driver::new(local, hub, machine, link, registration, stop).run(first).await;
+    let ran =
+        Driver::new(local, hub, machine, beside, link, registration, stop).saying(news).run(first).await;
     record(local, ran.ending.event_in_session(), Some(hub), ran.ending.to_string()).await;
     ran.link.close(ran.rest, &ran.ending).await;
     info.gate.session_over();
     (ran.ending, ran.delivered)
+}
+
+/// Connects to a hub under the key that it announced, and leaves again: it has shown that it uses it.
+pub(super) async fn meet(
+    local: &Arc<Local>,
+    target: &Target,
+    stop: &CancellationToken,
+) -> Result<(), Ending> {
+    let opened = open(local, target, stop).await?;
+    let ending = Ending::Finished(Finish::Closed(EndReason::GrantsChanged));
+    opened.link.close([wire::encode(Message::End(EndReason::GrantsChanged))], &ending).await;
+    opened.info.gate.session_over();
+    Ok(())
+}
+
+/// What the peer has to know about our keys and has not confirmed yet.
+async fn succession(local: &Local, established: &Established) -> Option<Message> {
+    let ours = local.me().succession().filter(|_| established.can(Capability::Succession)).cloned()?;
+    match local.store.peer(&established.peer.key_id()).await {
+        Ok(Some(peer)) if peer.keys.knows == Some(ours.newest()) => None,
+        Ok(_) => Some(Message::Succession(Box::new(ours))),
+        Err(error) => {
+            tracing::warn!(%error, "the peer cannot be told about our keys");
+            None
+        }
+    }
 }
 
 /// What was said in the handshake must be what holds now that changes reach this session.

@@ -103,6 +103,7 @@ fn wire_code(fault: &WireFault) -> Code {
         | WireFault::TombstoneScope { .. }
         | WireFault::Document { .. }
         | WireFault::Scopes { .. }
+        | WireFault::Succession(_)
         | WireFault::Name(_) => Code::InvalidArgument,
     }
 }

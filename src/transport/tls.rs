@@ -76,7 +76,7 @@ pub(super) fn acceptor(identity: &Identity) -> Result<tokio_rustls::TlsAcceptor,
 }
 
 /// For dialing: accepts the holder of the pinned key and nobody else.
-pub(super) fn connector(pinned: KeyId) -> Result<tokio_rustls::TlsConnector, TlsError> {
+pub fn connector(pinned: KeyId) -> Result<tokio_rustls::TlsConnector, TlsError> {
     let provider = provider();
     let verifier = PinnedKey { pinned, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -143,7 +143,7 @@ pub(super) fn shown_key<IO>(stream: &TlsStream<IO>) -> Option<PublicKey> {
 }
 
 /// Which key answered in the place of the pinned one, when that is why a connection failed.
-pub(super) fn other_key(error: &std::io::Error) -> Option<OtherKey> {
+pub fn other_key(error: &std::io::Error) -> Option<OtherKey> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
             reason.downcast_ref::<OtherKey>().cloned()

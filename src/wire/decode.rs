@@ -43,6 +43,8 @@ pub fn decode(frame: pb::Frame) -> Result<Message, WireFault> {
         Body::Resources(resources) => Message::Share(resources.try_into()?),
         Body::Write(write) => Message::Share(write.try_into()?),
         Body::Written(written) => Message::Share(written.try_into()?),
+        Body::Succession(succession) => Message::Succession(Box::new(succession.try_into()?)),
+        Body::SuccessionKnown(known) => Message::SuccessionKnown(super::succession::known(&known)?),
         Body::Heartbeat(pb::Heartbeat {}) => Message::Heartbeat,
         Body::End(end) => Message::End(end.try_into()?),
         Body::Hello(_)
@@ -81,6 +83,8 @@ pub(super) fn name(body: &Body) -> &'static str {
         Body::Resources(_) => "Resources",
         Body::Write(_) => "Write",
         Body::Written(_) => "Written",
+        Body::Succession(_) => "Succession",
+        Body::SuccessionKnown(_) => "SuccessionKnown",
         Body::Heartbeat(_) => "Heartbeat",
         Body::End(_) => "End",
         Body::Inquiry(_) => "Inquiry",

@@ -22,6 +22,10 @@ pub fn encode(message: Message) -> pb::Frame {
         Message::Mark(mark) => Body::Mark(mark.into()),
         Message::Ack(ack) => Body::Ack(ack.into()),
         Message::Share(share) => super::share::body(share),
+        Message::Succession(succession) => Body::Succession((*succession).into()),
+        Message::SuccessionKnown(key) => {
+            Body::SuccessionKnown(pb::SuccessionKnown { public_key: key.0.to_vec() })
+        }
         Message::Heartbeat => Body::Heartbeat(pb::Heartbeat {}),
         Message::End(reason) => Body::End(reason.into()),
     };

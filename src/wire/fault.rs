@@ -2,6 +2,7 @@
 
 use opmesh_core::diff::EntriesFault;
 use opmesh_core::model::{NameFault, NumberFault, RecordFault};
+use opmesh_core::succession::SuccessionFault;
 
 use super::decode::MESSAGE_BYTES;
 use crate::config_doc::DocumentFault;
@@ -134,6 +135,9 @@ pub enum WireFault {
         /// What is wrong with it.
         reason: String,
     },
+    /// A succession that does not hold.
+    #[error(transparent)]
+    Succession(#[from] SuccessionFault),
     /// An instance id that is none.
     #[error(transparent)]
     Name(#[from] NameFault),

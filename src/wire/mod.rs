@@ -11,6 +11,7 @@ mod handshake;
 mod inquiry;
 mod seal;
 mod share;
+mod succession;
 
 #[allow(
     warnings,

@@ -10,8 +10,10 @@ use crate::config_doc::{self, DocumentFault};
 
 /// The longest text of a refusal in bytes; a reason may name many objects.
 pub(super) const TEXT_BYTES: usize = 4 * 1024;
-/// Most refusals in one Written: as many as repositories can be offered.
-pub(super) const REFUSALS: usize = opmesh_core::config::MAX_REPOS;
+/// Most refusals in one Written.
+pub(super) const REFUSALS: usize = 1_000;
+
+const _: () = assert!(REFUSALS >= opmesh_core::config::MAX_REPOS, "every offered repository may be refused");
 
 /// The frame's body that says the same.
 pub(super) fn body(share: Share) -> Body {

@@ -363,6 +363,8 @@ async fn a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked() 
         assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{}", path.display());
     }
     client.revoke_admin_token(pb::RevokeAdminTokenRequest { id: made.id.clone() }).await.unwrap();
+    // The old connection goes with its token.
+    let channel = connect_from(source(1), address, &certificate, "opmesh").await.unwrap();
     let code = call_with(&channel, &path_of("Status"), Some(&bearer(&made.token))).await;
     assert_eq!(code, Code::Unauthenticated);
     assert_eq!(list().await, []);
@@ -377,9 +379,32 @@ async fn a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked() 
         .unwrap()
         .into_iter()
         .map(|record| record.event)
+        .filter(|event| event.starts_with("admin_"))
         .collect();
     assert_eq!(events[..2], ["initialized", "started"]);
     assert_eq!(events[2..], ["admin_token_made", "admin_token_revoked", "admin_refused"]);
+    doors.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_under_way_ends_with_its_token() {
+    let (doors, address, client) = listening(None).await;
+    let certificate = own_certificate(&doors);
+    for ends_by in ["revoked", "expired"] {
+        // Long enough to be used before it expires, also on a loaded machine.
+        let made = token(&client, Role::Read, Some(5_000)).await;
+        let channel = connect_from(source(0), address, &certificate, "opmesh").await.unwrap();
+        let mut request = tonic::Request::new(pb::WatchPeersRequest {});
+        request.metadata_mut().insert("authorization", bearer(&made.token).parse().unwrap());
+        let mut admin = pb::admin_client::AdminClient::new(channel);
+        let mut events = admin.watch_peers(request).await.unwrap().into_inner();
+        assert_eq!(events.message().await.unwrap().unwrap().event, "synced");
+        if ends_by == "revoked" {
+            client.revoke_admin_token(pb::RevokeAdminTokenRequest { id: made.id }).await.unwrap();
+        }
+        let ended = tokio::time::timeout(DEADLINE, events.message()).await.unwrap();
+        assert!(ended.is_err(), "{ends_by}: {ended:?}");
+    }
     doors.daemon.stop().await;
 }
 

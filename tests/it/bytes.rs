@@ -106,6 +106,8 @@ impl Pair {
             Message::Mark(_) => "Mark",
             Message::Ack(_) => "Ack",
             Message::Share(share) => share.name(),
+            Message::Succession(_) => "Succession",
+            Message::SuccessionKnown(_) => "SuccessionKnown",
             Message::Heartbeat => "Heartbeat",
             Message::End(_) => "End",
         };

@@ -130,10 +130,7 @@ fn without_a_daemon_the_same_is_looked_at_and_its_absence_pointed_out() {
     assert_eq!((found.code, found.diagnosis["cause"].as_str()), (Some(0), Some("daemon")));
     let text = web.run(&["doctor", "hub"]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(
-        text.contains("ok       hub         admission     the hub hub lets this instance in\n"),
-        "{text}"
-    );
+    assert!(text.contains("ok       hub         admission     this instance is let in by hub\n"), "{text}");
     assert!(text.contains("The cause: connection (this side)\n"), "{text}");
 }
 
@@ -188,12 +185,42 @@ fn a_proxy_that_ends_tls_in_front_of_the_hub_is_named() {
             "TLSv1.3",
             "TLS ends before the hub: TLS 1.3, ALPN h2, with a certificate that carries no key of opmesh",
         ),
-        ("TLSv1.2", "TLS ends before the hub: what answers does not speak it as opmesh does"),
+        (
+            "TLSv1.2",
+            "TLS ends before the hub: TLS 1.2, ALPN h2, with a certificate that carries no key of opmesh",
+        ),
     ] {
         let nginx = Nginx::ending_tls(authority(&url), versions);
         web.ok(&["peer", "set", "hub", "--url", &format!("https://{}", nginx.address)]);
         doctor(&web, &["hub"]).names("channel", "network", seen, "use the sealed channel");
     }
+}
+
+#[test]
+fn a_sealed_hub_behind_a_proxy_is_well_and_another_channel_is_named() {
+    let mut hub = Instance::new("hub");
+    let direct = hub.serve_hub("sealed://127.0.0.1:0");
+    let nginx = Nginx::before_sealed(authority(&direct));
+    let url = format!("https://{}", nginx.address);
+    let web = Instance::new("web");
+    let token = hub.ok(&["pair", "token"]);
+    web.ok(&["pair", "join", token.trim(), "--url", &url, "--channel", "sealed"]);
+    let found = doctor(&web, &["hub"]);
+    assert_eq!(found.diagnosis["cause"], "connection", "{:#}", found.diagnosis);
+    assert!(found.check("channel")["seen"].as_str().unwrap().contains("sealed inside"));
+    assert_eq!(
+        (found.state("stream"), found.state("admission"), found.state("peer_clock")),
+        ("ok", "ok", "ok")
+    );
+
+    let (_open, web, url) = pair();
+    web.ok(&["peer", "set", "hub", "--url", &url, "--channel", "sealed"]);
+    doctor(&web, &["hub"]).names(
+        "channel",
+        "peer",
+        "the channel of this listener is tls",
+        "peer set hub --channel",
+    );
 }
 
 #[test]
@@ -286,14 +313,9 @@ fn a_host_that_grants_nothing_is_named_on_both_sides() {
     web.ok(&["peer", "revoke", "hub", "READ_OPERATIONS"]);
     web.serve("none");
     until("they are connected", || web.peer("known_host")["state"] == "live");
-    doctor(&web, &["hub"]).names(
-        "grants",
-        "here",
-        "lets hub read no operations",
-        "peer grant hub READ_OPERATIONS:*",
-    );
+    doctor(&web, &["hub"]).names("grants", "here", "we do not grant it", "peer grant hub READ_OPERATIONS:*");
     let next = format!("peer grant {} READ_OPERATIONS:*", key(&hub));
-    doctor(&hub, &["web"]).names("grants", "peer", "lets this hub read no operations", &next);
+    doctor(&hub, &["web"]).names("grants", "peer", "it does not grant it", &next);
 }
 
 #[test]
@@ -304,9 +326,19 @@ fn grants_that_do_not_meet_are_named_on_both_sides_with_both_lists() {
     web.serve("none");
     until("they are connected", || web.peer("known_host")["state"] == "live");
     let found = doctor(&web, &["hub"]);
-    found.names("grants", "peer", "shares repo:laptop, the hub takes repo:nas", "--accept");
+    found.names(
+        "grants",
+        "peer",
+        "we grant repo:laptop, it accepts repo:nas; nothing is in both",
+        "--accept",
+    );
     let found = doctor(&hub, &["web"]);
-    found.names("grants", "here", "shares repo:laptop, this hub takes repo:nas", "peer set web --accept");
+    found.names(
+        "grants",
+        "here",
+        "it grants repo:laptop, we accept repo:nas; nothing is in both",
+        "peer set web --accept",
+    );
 }
 
 #[test]

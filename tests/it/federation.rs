@@ -364,6 +364,79 @@ fn a_superseded_history_is_an_identity_conflict_on_both_sides_until_an_operator_
 }
 
 #[test]
+fn a_superseded_history_that_is_refused_stays_out_and_the_right_one_goes_on() {
+    let (hub, mut host, _url) = pair("twin", &[]);
+    write(&host, 5);
+    until_equal(&hub, &host);
+    host.stop("TERM");
+    let (old, right) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    host.copy_database(old.path());
+    host.serve("none");
+    write(&host, 5);
+    until_equal(&hub, &host);
+    host.stop("TERM");
+    host.restore_database(old.path());
+    host.serve("none");
+    write(&host, 2);
+    until_equal(&hub, &host);
+    host.stop("TERM");
+    host.copy_database(right.path());
+    host.restore_database(old.path());
+    for _ in 0..2 {
+        host.serve("none");
+        until("the hub shows it", || hub.peer("authorized_client")["state"] == "identity_conflict");
+        hub.ok(&["peer", "resolve", "twin", "--refuse"]);
+        assert_eq!(held_rows(&hub, &host).len(), 7, "nothing of it was applied");
+        host.stop("TERM");
+    }
+    host.restore_database(right.path());
+    host.serve("none");
+    write(&host, 1);
+    until_equal(&hub, &host);
+    assert_eq!(own_rows(&host), held_rows(&hub, &host));
+}
+
+/// Two daemons with one identity and one history that keep displacing each other, until the hub holds both off.
+fn rivals() -> (Instance, [Instance; 2]) {
+    let (hub, mut first, _url) = pair("twin", &[]);
+    write(&first, 5);
+    until_equal(&hub, &first);
+    first.stop("TERM");
+    let mut second = Instance::place("twin");
+    std::fs::create_dir(&second.dir).unwrap();
+    std::fs::set_permissions(&second.dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    for name in ["identity.key", "opmesh.db"] {
+        std::fs::copy(first.dir.join(name), second.dir.join(name)).unwrap();
+    }
+    first.serve("none");
+    second.serve("none");
+    until("the hub holds both off", || hub.peer("authorized_client")["state"] == "identity_conflict");
+    let why = hub.peer("authorized_client")["reason"].clone();
+    assert!(why.as_str().unwrap().contains("displacing each other"), "{why}");
+    (hub, [first, second])
+}
+
+#[test]
+fn of_two_processes_with_one_identity_the_operator_says_which_goes_on() {
+    for decision in ["--accept-presented", "--refuse"] {
+        let (hub, twins) = rivals();
+        hub.ok(&["peer", "resolve", "twin", decision]);
+        let states = || [0, 1].map(|n: usize| twins[n].peer("known_host")["state"].clone());
+        until("one is let in and the other is not", || {
+            let states = states();
+            states.contains(&"live".into()) && states.contains(&"identity_conflict".into())
+        });
+        let right = states().iter().position(|state| state == "live").unwrap();
+        write(&twins[right], 1);
+        until_equal(&hub, &twins[right]);
+        assert_eq!(hub.code(&["peer", "resolve", "twin", decision]), 1, "there is nothing left to decide");
+        let audit = hub.json(&["audit"]);
+        let event = if decision == "--refuse" { "conflict_refused" } else { "conflict_accepted" };
+        assert_eq!(audit.as_array().unwrap().iter().filter(|record| record["event"] == event).count(), 1);
+    }
+}
+
+#[test]
 fn a_bit_flipped_in_a_stored_record_makes_verify_exit_20_and_name_it() {
     let (mut hub, host, _url) = pair("victim", &[]);
     write(&host, 10);

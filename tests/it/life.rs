@@ -38,7 +38,7 @@ fn restored(name: &str, backup: &Path, key: &Path) -> Instance {
 
 /// Operations that travelled in the sessions of this daemon, those included that are still under way when it is
 /// stopped.
-fn carried(log: &str) -> usize {
+pub(crate) fn carried(log: &str) -> usize {
     let counted = |line: &str| {
         let (_, rest) = line.split_once("operations=")?;
         rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().ok()
@@ -47,11 +47,11 @@ fn carried(log: &str) -> usize {
 }
 
 /// Lets the daemon log how many operations travel.
-fn talkative(instance: &Instance) {
+pub(crate) fn talkative(instance: &Instance) {
     std::fs::write(instance.dir.join("opmesh.toml"), "[log]\nlevel = \"debug\"\n").unwrap();
 }
 
-fn audited(instance: &Instance, event: &str) -> Vec<String> {
+pub(crate) fn audited(instance: &Instance, event: &str) -> Vec<String> {
     let records = instance.json(&["audit"]);
     let records = records.as_array().unwrap().iter().filter(|record| record["event"] == event);
     records.map(|record| record["detail"].as_str().unwrap().to_owned()).collect()

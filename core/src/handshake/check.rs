@@ -42,14 +42,22 @@ pub(super) fn signature(
     signature: &[u8; 64],
     fault: HandshakeFault,
 ) -> Result<(), HandshakeFault> {
-    let unusable = HandshakeFault::UnusableKey { key: key.key_id() };
-    let Ok(verifying) = VerifyingKey::from_bytes(&key.0) else { return Err(unusable) };
+    let Some(verifying) = usable(key) else {
+        return Err(HandshakeFault::UnusableKey { key: key.key_id() });
+    };
+    verifying.verify_strict(signed, &Signature::from_bytes(signature)).map_err(|_| fault)
+}
+
+/// Whether a usable key signed this, as strictly as in the handshake.
+pub(crate) fn signature_holds(key: &PublicKey, signed: &[u8], signature: &[u8; 64]) -> bool {
+    usable(key).is_some_and(|key| key.verify_strict(signed, &Signature::from_bytes(signature)).is_ok())
+}
+
+fn usable(key: &PublicKey) -> Option<VerifyingKey> {
+    let verifying = VerifyingKey::from_bytes(&key.0).ok()?;
     // Decoding reduces y modulo p, so that a second spelling of a key decodes, too.
     let canonical = verifying.to_edwards().compress().to_bytes() == key.0;
-    if verifying.is_weak() || !canonical {
-        return Err(unusable);
-    }
-    verifying.verify_strict(signed, &Signature::from_bytes(signature)).map_err(|_| fault)
+    (canonical && !verifying.is_weak()).then_some(verifying)
 }
 
 /// Compares in constant time.

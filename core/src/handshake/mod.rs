@@ -25,6 +25,8 @@ use crate::model::{InstanceId, KeyId, PublicKey};
 use crate::permission::{ScopeFault, Scopes};
 use crate::protocol::Capability;
 
+pub(crate) use check::signature_holds;
+
 pub use acceptor::{
     Acceptor, AcceptorAuthorizing, AcceptorAwaitingConfirm, AcceptorAwaitingHello, AcceptorAwaitingProof,
     AcceptorConfig, AcceptorSigning, Claim,

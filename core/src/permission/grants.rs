@@ -121,6 +121,16 @@ impl Grants {
         Ok(grants)
     }
 
+    /// Reads what a peer says that it grants. What cannot be read is a newer version's, and left out.
+    pub fn understood<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
+        texts.into_iter().filter_map(|text| text.as_ref().parse::<Grant>().ok()).collect()
+    }
+
+    /// Whether anything at all is granted of this type. Which other types imply it is not looked at.
+    pub fn names(&self, kind: GrantType) -> bool {
+        self.0.contains_key(&kind)
+    }
+
     /// Puts this list in the place of the one that the type had. [`Scopes::nothing`] removes the type.
     pub fn replace(&mut self, grant: Grant) {
         if grant.scopes.has_inclusion() {
@@ -259,6 +269,13 @@ mod tests {
         let read = grants(&["READ_CONFIG:*"]);
         assert!(!read.allows(GrantType::ReadWriteConfig, &scope("a", "p")));
         assert!(GrantType::ALL.iter().all(|kind| !Grants::default().allows(*kind, &scope("a", "p"))));
+    }
+
+    #[test]
+    fn what_a_newer_version_grants_is_left_out_of_what_is_understood() {
+        let said = Grants::understood(["READ_CONFIG:*", "FLY_TO_THE_MOON:*", "READ_OPERATIONS:planet:x"]);
+        assert_eq!(said.to_strings(), ["READ_CONFIG:*"]);
+        assert!(said.names(GrantType::ReadConfig) && !said.names(GrantType::ReadOperations));
     }
 
     #[test]

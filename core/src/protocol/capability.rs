@@ -8,17 +8,20 @@ pub enum Capability {
     Config,
     /// Inquiry and Findings.
     Inquiry,
+    /// Succession and its answer.
+    Succession,
 }
 
 impl Capability {
     /// All of them, ascending by name, as the handshake lists them.
-    pub const ALL: [Self; 2] = [Self::Config, Self::Inquiry];
+    pub const ALL: [Self; 3] = [Self::Config, Self::Inquiry, Self::Succession];
 
     /// The name in the handshake.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Inquiry => "inquiry",
+            Self::Succession => "succession",
         }
     }
 

@@ -2,8 +2,11 @@
 //! sends it. `wire` turns them into protobuf and back; limits on size and shape are checked there, so that a message
 //! that exists is well-formed.
 
-use crate::model::{Incarnation, Modno, OpId, Operation, Position, ProcessNonce, SetDigest, Tombstone};
+use crate::model::{
+    Incarnation, Modno, OpId, Operation, Position, ProcessNonce, PublicKey, SetDigest, Tombstone,
+};
 use crate::permission::Scopes;
+use crate::succession::Succession;
 
 use super::share::Share;
 
@@ -30,6 +33,10 @@ pub enum Message {
     Ack(Ack),
     /// Both ways, beside the operations; the sharing machine of a session takes these.
     Share(Share),
+    /// Both ways, at most once, first: which key comes after the sender's, or came before it.
+    Succession(Box<Succession>),
+    /// The answer to one: its newest key is stored.
+    SuccessionKnown(PublicKey),
     /// Both ways, every 20 s.
     Heartbeat,
     /// Both ways, last. A stream without it was interrupted, never complete.

@@ -1,7 +1,7 @@
 //! What two peers say to each other beside the operations: what one shows of its configuration, and requests to change
 //! the other's. Both directions are alike.
 
-use crate::config::{Change, Resources, SharedRepo, Shown};
+use crate::config::{Applied, Change, Object, Refusal, RefusedShare, Resources, SharedRepo, Shown};
 use crate::model::ConfigModno;
 
 /// One frame of the `Sync` stream that is not about operations; needs the capability `config`.
@@ -95,4 +95,29 @@ pub struct Refused {
     pub object: String,
     /// What is forbidden and what to do next, in a sentence.
     pub reason: String,
+}
+
+impl From<Result<Applied, Refusal>> for Outcome {
+    fn from(judged: Result<Applied, Refusal>) -> Self {
+        match judged {
+            Ok(applied) if applied.touched.is_empty() => Self::Unchanged,
+            Ok(applied) => Self::Applied { modno: applied.config.modno() },
+            Err(Refusal::Stale { current, .. }) => Self::Stale { modno: current },
+            Err(refusal) => Self::Refused(Refused {
+                rule: refusal.rule().to_owned(),
+                object: refusal.object().as_ref().map(Object::to_string).unwrap_or_default(),
+                reason: refusal.to_string(),
+            }),
+        }
+    }
+}
+
+impl From<&RefusedShare> for Refused {
+    fn from(refused: &RefusedShare) -> Self {
+        Self {
+            rule: refused.rule.name().to_owned(),
+            object: Object::Repo(refused.id.clone()).to_string(),
+            reason: refused.to_string(),
+        }
+    }
 }

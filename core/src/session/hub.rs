@@ -178,7 +178,12 @@ impl Hub {
     fn take(&mut self, message: Message, out: &mut Vec<Output>) -> Result<(), Violation> {
         if !matches!(
             message,
-            Message::Heartbeat | Message::Matchpoint(_) | Message::End(_) | Message::Share(_)
+            Message::Heartbeat
+                | Message::Matchpoint(_)
+                | Message::End(_)
+                | Message::Share(_)
+                | Message::Succession(_)
+                | Message::SuccessionKnown(_)
         ) {
             self.accept_course();
         }
@@ -205,6 +210,8 @@ impl Hub {
             }
             // Without the sharing machine beside this one, or they would not come here.
             Message::Share(share) => Err(self.unexpected(share.name())),
+            Message::Succession(_) => Err(self.unexpected("Succession")),
+            Message::SuccessionKnown(_) => Err(self.unexpected("SuccessionKnown")),
             Message::Verdict(_) => Err(self.unexpected("Verdict")),
             Message::Need(_) => Err(self.unexpected("Need")),
             Message::Ack(_) => Err(self.unexpected("Ack")),

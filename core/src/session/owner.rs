@@ -224,6 +224,8 @@ impl Owner {
             }
             // Without the sharing machine beside this one, or they would not come here.
             Message::Share(share) => Err(unexpected(share.name(), &self.phase)),
+            Message::Succession(_) => Err(unexpected("Succession", &self.phase)),
+            Message::SuccessionKnown(_) => Err(unexpected("SuccessionKnown", &self.phase)),
             Message::State(_) => Err(unexpected("State", &self.phase)),
             Message::Matchpoint(_) => Err(unexpected("Matchpoint", &self.phase)),
             Message::Manifest(_) => Err(unexpected("Manifest", &self.phase)),

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use ed25519_dalek::{Signer as _, SigningKey};
 use opmesh_core::config::Resources;
 use opmesh_core::model::{
-    Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, Record, Scope, SetDigest,
-    Tombstone, UnixMs,
+    Chain, FlowId, Incarnation, Modno, OpId, Operation, Position, ProcessNonce, PublicKey, Record, Scope,
+    SetDigest, Tombstone, UnixMs,
 };
 use opmesh_core::oracle::{FrameSize, HubModel, OwnerModel};
 use opmesh_core::protocol::{
@@ -17,6 +18,7 @@ use opmesh_core::replica::{Committed, Transaction};
 use opmesh_core::session::{
     Changes, Compare, Finish, Found, Hub, HubConfig, Input, Output, Owner, OwnerConfig, Read,
 };
+use opmesh_core::succession::{Statement, Succession};
 
 use crate::world::World;
 
@@ -329,12 +331,23 @@ pub fn messages() -> Vec<(&'static str, Message)> {
         ("Resources", Message::Share(Share::Resources(Resources::default()))),
         ("Write", Message::Share(Share::Write(crate::sharing::write(1)))),
         ("Written", Message::Share(Share::Written(crate::sharing::written(1, Outcome::Unchanged)))),
+        ("Succession", Message::Succession(Box::new(succession()))),
+        ("SuccessionKnown", Message::SuccessionKnown(succession().newest())),
         ("Heartbeat", Message::Heartbeat),
         ("End", Message::End(EndReason::Shutdown)),
     ]
 }
 
 // ---- messages ----
+
+/// From one key to another, signed by both.
+pub fn succession() -> Succession {
+    let keys = [1, 2].map(|seed| SigningKey::from_bytes(&[seed; 32]));
+    let [old, new] = [&keys[0], &keys[1]].map(|key| PublicKey(key.verifying_key().to_bytes()));
+    let signs = Statement::signs(&old, &new, UnixMs(7));
+    let (by_old, by_new) = (keys[0].sign(&signs.by_old).to_bytes(), keys[1].sign(&signs.by_new).to_bytes());
+    Succession::new(vec![Statement { old, new, at: UnixMs(7), by_old, by_new }]).unwrap()
+}
 
 pub fn label(number: u64) -> Incarnation {
     Incarnation::new(number).unwrap()

@@ -103,6 +103,8 @@ fn name(message: &Message) -> &'static str {
         Message::Mark(_) => "Mark",
         Message::Ack(_) => "Ack",
         Message::Share(share) => share.name(),
+        Message::Succession(_) => "Succession",
+        Message::SuccessionKnown(_) => "SuccessionKnown",
         Message::Heartbeat => "Heartbeat",
         Message::End(_) => "End",
     }

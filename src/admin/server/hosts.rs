@@ -1,6 +1,6 @@
 //! Owners whose operations lie here.
 
-use opmesh_core::model::KeyId;
+use opmesh_core::model::{KeyId, UnixMs};
 
 use super::freshness::Freshness;
 use super::reply::{Out, Stop};
@@ -8,12 +8,13 @@ use super::{show, status};
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
 use crate::node::{Node, Standing};
-use crate::store::{HostRow, PeerError, PlanFacts, Role};
+use crate::store::{HostRow, PeerError, PlanFacts, Retired, RetiredHow, Role};
 
 pub(super) async fn list(node: Node, out: Out<pb::Host>) -> Result<(), Stop> {
     let plans = node.store().plans(None).await?;
-    for row in node.store().hosts().await? {
-        out.send(host(&node, &row, &plans)).await?;
+    let (hosts, retired) = (node.store().hosts().await?, node.store().retired().await?);
+    for row in hosts.iter().filter(|row| !is_adopted(row.owner, &hosts, &retired)) {
+        out.send(host(&node, row, &hosts, &retired, &plans)).await?;
     }
     Ok(())
 }
@@ -22,8 +23,8 @@ pub(super) async fn one(node: &Node, name: &str) -> Result<pb::Host, Failure> {
     let key = find(node, name).await?;
     let hosts = node.store().hosts().await?;
     let row = hosts.iter().find(|row| row.owner == key);
-    let plans = node.store().plans(Some(key)).await?;
-    row.map(|row| host(node, row, &plans)).ok_or_else(|| unknown(name))
+    let (plans, retired) = (node.store().plans(None).await?, node.store().retired().await?);
+    row.map(|row| host(node, row, &hosts, &retired, &plans)).ok_or_else(|| unknown(name))
 }
 
 pub(super) async fn verify(
@@ -63,6 +64,36 @@ pub(super) async fn release(node: &Node, name: &str) -> Result<pb::Host, Failure
     one(node, &owner.to_string()).await
 }
 
+/// Both are named as hosts or as peers: a lost key may have left one, the other, or both.
+pub(super) async fn adopt(node: &Node, request: pb::AdoptPeerRequest) -> Result<pb::Adoption, Failure> {
+    let old = find_either(node, &request.old).await?;
+    if request.undo {
+        node.store().undo_adoption(&old).await?;
+        return Ok(pb::Adoption { key_id: old.to_string(), by: None });
+    }
+    let by = find_either(node, &request.by).await?;
+    node.store().adopt(&old, &by).await?;
+    Ok(pb::Adoption { key_id: old.to_string(), by: Some(by.to_string()) })
+}
+
+async fn find_either(node: &Node, name: &str) -> Result<KeyId, Failure> {
+    match node.store().find_peer(name).await {
+        Ok(peer) => Ok(peer.key),
+        Err(PeerError::Unknown(_)) => find(node, name).await,
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn adopted_host(row: &HostRow) -> pb::AdoptedHost {
+    pb::AdoptedHost {
+        key_id: row.owner.to_string(),
+        name: row.name.clone(),
+        count: row.set.count(),
+        digest: show::digest(&row.set),
+        parked: row.parked,
+    }
+}
+
 /// The deletion is the node's: a caller that leaves does not stop it.
 pub(super) async fn forget(node: &Node, name: &str) -> Result<pb::ForgottenHost, Failure> {
     let owner = find(node, name).await?;
@@ -92,8 +123,33 @@ fn unknown(name: &str) -> Failure {
         .hint("`opmesh hosts list` shows all of them")
 }
 
-fn host(node: &Node, row: &HostRow, plans: &[PlanFacts]) -> pb::Host {
+/// Whether a lost key's rows are shown with those of another host that lies here.
+fn is_adopted(owner: KeyId, hosts: &[HostRow], retired: &[Retired]) -> bool {
+    retired.iter().any(|retired| {
+        retired.key == owner
+            && retired.how == RetiredHow::Adoption
+            && hosts.iter().any(|host| host.owner == retired.heir)
+    })
+}
+
+fn host(node: &Node, row: &HostRow, hosts: &[HostRow], retired: &[Retired], plans: &[PlanFacts]) -> pb::Host {
     let now = node.clock().wall();
+    let stands_for = |other: &&HostRow| {
+        let by = |retired: &Retired| {
+            retired.key == other.owner && retired.heir == row.owner && retired.how == RetiredHow::Adoption
+        };
+        retired.iter().any(by)
+    };
+    let adopted: Vec<&HostRow> = hosts.iter().filter(stands_for).collect();
+    let own = |plan: &PlanFacts| plan.owner == row.owner;
+    // A plan that goes on under the new key is judged by what the new key did.
+    let plans = plans.iter().filter(|plan| {
+        own(plan)
+            || (adopted.iter().any(|host| host.owner == plan.owner)
+                && !plans.iter().any(|other| own(other) && other.scope == plan.scope))
+    });
+    let latest =
+        |of: fn(&HostRow) -> Option<UnixMs>| adopted.iter().copied().chain([row]).filter_map(of).max();
     let seat = node.live().seat(&row.owner, Role::AuthorizedClient);
     let connected = row.is_self || matches!(seat.standing, Standing::CatchingUp | Standing::Live);
     pb::Host {
@@ -102,14 +158,15 @@ fn host(node: &Node, row: &HostRow, plans: &[PlanFacts]) -> pb::Host {
         key_id: row.owner.to_string(),
         is_self: row.is_self,
         connected,
-        state: Freshness::of_host(plans.iter().filter(|plan| plan.owner == row.owner), now).name().to_owned(),
-        last_success_unix_ms: show::ms(row.last_success_unix_ms),
-        last_run_unix_ms: show::ms(row.last_run_unix_ms),
+        state: Freshness::of_host(plans, now).name().to_owned(),
+        last_success_unix_ms: show::ms(latest(|row| row.last_success_unix_ms)),
+        last_run_unix_ms: show::ms(latest(|row| row.last_run_unix_ms)),
         last_seen_unix_ms: show::ms(if row.is_self { Some(now) } else { row.last_seen_unix_ms }),
         count: row.set.count(),
         digest: show::digest(&row.set),
         position: Some(show::position(&row.position)),
         version: if row.is_self { status::VERSION.to_owned() } else { String::new() },
         parked: row.parked,
+        adopted: adopted.into_iter().map(adopted_host).collect(),
     }
 }

@@ -5,6 +5,7 @@ mod admin_tokens;
 mod apply;
 mod audit;
 mod backup;
+mod config;
 mod diagnose;
 mod freshness;
 mod hosts;
@@ -204,6 +205,18 @@ impl Admin for Handlers {
         Ok(Response::new(identity::rename(&self.node, &request.into_inner().instance_id).await?))
     }
 
+    async fn rotate_key(&self, request: Request<pb::RotateKeyRequest>) -> Answer<pb::Rotation> {
+        Ok(Response::new(identity::rotate(&self.node, &request.into_inner().step).await?))
+    }
+
+    async fn replace_peer_key(&self, request: Request<pb::ReplacePeerKeyRequest>) -> Answer<pb::Peer> {
+        Ok(Response::new(peers::replace_key(&self.node, request.into_inner()).await?))
+    }
+
+    async fn adopt_peer(&self, request: Request<pb::AdoptPeerRequest>) -> Answer<pb::Adoption> {
+        Ok(Response::new(hosts::adopt(&self.node, request.into_inner()).await?))
+    }
+
     async fn backup_store(&self, request: Request<pb::BackupStoreRequest>) -> Answer<pb::Backup> {
         Ok(Response::new(backup::backup(&self.node, request.into_inner().path).await?))
     }
@@ -248,5 +261,21 @@ impl Admin for Handlers {
     async fn watch_peers(&self, _: Request<pb::WatchPeersRequest>) -> Answer<Self::WatchPeersStream> {
         let watcher = peer_watch::follow(&self.node)?;
         Ok(stream(&self.node, |node, out| peer_watch::watch(node, watcher, out)))
+    }
+
+    async fn get_config(&self, request: Request<pb::GetConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::get(&self.node, request.into_inner().host).await?))
+    }
+
+    async fn reveal_config(&self, _: Request<pb::RevealConfigRequest>) -> Answer<pb::ConfigReply> {
+        Ok(Response::new(config::reveal(&self.node).await?))
+    }
+
+    async fn apply_config(&self, request: Request<pb::ApplyConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::apply(&self.node, request.into_inner()).await?))
+    }
+
+    async fn push_config(&self, request: Request<pb::PushConfigRequest>) -> Answer<pb::ConfigVerdict> {
+        Ok(Response::new(config::push(&self.node, request.into_inner()).await?))
     }
 }

@@ -9,7 +9,7 @@ use super::show;
 use crate::admin::error::{Failure, Reason};
 use crate::admin::pb;
 use crate::node::Node;
-use crate::store::{Change, OpRow, OpsQuery, OwnChange, StoreEvent};
+use crate::store::{Change, OpRow, OpsQuery, OwnChange, RetiredHow, StoreEvent};
 
 /// Operations in one read of the store.
 const PAGE: usize = 256;
@@ -122,6 +122,12 @@ async fn query(node: &Node, filter: pb::OperationFilter) -> Result<OpsQuery, Fai
     let mut hosts = Vec::<KeyId>::new();
     for host in &filter.host {
         hosts.push(node.store().find_host(host).await.map_err(super::hosts::unknown_as_host)?);
+    }
+    if !hosts.is_empty() {
+        // What a lost key wrote is listed with the host that stands for it.
+        let adopted = node.store().retired().await?.into_iter();
+        let adopted = adopted.filter(|old| old.how == RetiredHow::Adoption && hosts.contains(&old.heir));
+        hosts.extend(adopted.map(|old| old.key).collect::<Vec<_>>());
     }
     let kinds = filter.kind.iter().map(|name| kind(name)).collect::<Result<_, _>>()?;
     let statuses = filter.status.iter().map(|name| status(name)).collect::<Result<_, _>>()?;

@@ -3,6 +3,7 @@
 use opmesh_core::model::{InstanceId, KeyId};
 use opmesh_core::permission::{Grant, Grants, Scopes};
 
+use super::config;
 use super::reply::{Out, Stop};
 use super::show;
 use super::status::{self, Moment};
@@ -119,9 +120,22 @@ pub(super) async fn resolve(node: &Node, request: pb::ResolvePeerRequest) -> Res
         }
     };
     let peer = node.store().find_peer(&request.peer).await?;
-    node.store().resolve(&peer.key, resolution).await?;
+    node.resolve(&peer.key, resolution).await?;
     node.live().update(peer.key, Role::AuthorizedClient, Seat::decided);
     one(node, &peer.key.to_string()).await
+}
+
+pub(super) async fn replace_key(
+    node: &Node,
+    request: pb::ReplacePeerKeyRequest,
+) -> Result<pb::Peer, Failure> {
+    let new = key_id(&request.key_id)?;
+    let peer = node.store().find_peer(&request.peer).await?;
+    if peer.key == new {
+        let text = format!("{new} is the key of {} already", peer.name);
+        return Err(Failure::new(Reason::NothingToDo, text).hint("`opmesh peer verify` vouches for it"));
+    }
+    show_one(node, &node.store().replace_key(&peer.key, new).await?).await
 }
 
 async fn edit(node: &Node, name: &str, edit: PeerEdit) -> Result<pb::Peer, Failure> {
@@ -154,7 +168,8 @@ pub(super) async fn moment(node: &Node) -> Result<Moment, Failure> {
 }
 
 async fn show_one(node: &Node, peer: &Peer) -> Result<pb::Peer, Failure> {
-    Ok(shown(node, peer, moment(node).await?))
+    let config = Some(config::in_view(node, peer).await?);
+    Ok(pb::Peer { config, ..shown(node, peer, moment(node).await?) })
 }
 
 fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
@@ -174,6 +189,8 @@ fn shown(node: &Node, peer: &Peer, moment: Moment) -> pb::Peer {
         accepted_scopes: peer.accepts.to_string(),
         last_seen_unix_ms: show::ms(peer.last_seen),
         status: entries,
+        config: None,
+        succeeds: peer.keys.succeeds.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -12,6 +12,9 @@ use crate::store::{Peer, Role};
 /// This program's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What stands in front of the reason of a peer that a new key waits for.
+const UNCONFIRMED: &str = "has not confirmed this instance's new key, see `opmesh key rotate --status`";
+
 pub(super) async fn status(node: &Node) -> Result<pb::StatusReply, Failure> {
     let facts = node.store().facts().await?;
     let moment = Moment { head: facts.head, now: node.clock().wall() };
@@ -30,6 +33,7 @@ pub(super) async fn status(node: &Node) -> Result<pb::StatusReply, Failure> {
             path: facts.path.display().to_string(),
         }),
         peers: peers.iter().flat_map(|peer| of_peer(node, peer, moment)).collect(),
+        next_key_id: node.next_key().map(|key| key.key_id().to_string()),
     })
 }
 
@@ -63,7 +67,17 @@ pub(super) struct Moment {
 pub(super) fn of_peer(node: &Node, peer: &Peer, moment: Moment) -> Vec<pb::PeerStatus> {
     roles(peer)
         .into_iter()
-        .map(|role| entry(peer, role, &node.live().seat(&peer.key, role), moment))
+        .map(|role| {
+            let entry = entry(peer, role, &node.live().seat(&peer.key, role), moment);
+            match node.next_key() {
+                Some(next) if peer.keys.knows != Some(next) && peer.blocked.is_none() => {
+                    let also = if entry.reason.is_empty() { "" } else { "; " };
+                    let reason = format!("{UNCONFIRMED}{also}{}", entry.reason);
+                    pb::PeerStatus { reason, ..entry }
+                }
+                _ => entry,
+            }
+        })
         .collect()
 }
 
@@ -284,6 +298,7 @@ mod tests {
             progress: None,
             replica: None,
             joining: None,
+            keys: crate::store::PeerKeys::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use opmesh_core::config::{
     Refusal as ConfigRefusal, RefusedShare, Repo, Resources, SharedRepo, Shown, Standing, Taken, Touched,
 };
 use opmesh_core::model::{ConfigModno, KeyId, UnixMs};
-use opmesh_core::permission::Grants;
+use opmesh_core::permission::{GrantType, Grants};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::audit;
@@ -156,6 +156,30 @@ pub(super) fn narrow(tx: &mut Tx<'_>, key: KeyId, grants: &Grants) -> Result<(),
     if !left.touched.is_empty() {
         save(tx, &config, &left.config)?;
         note(tx, AuditKind::SharedReposWithdrawn, key, changes(left.config.modno(), &left.touched))?;
+    }
+    Ok(())
+}
+
+/// A peer has said in a handshake what it lets us see and what it shares: what it does not speak of any more is
+/// forgotten or withdrawn, because no message about it will come.
+pub(super) fn heard_grants(
+    tx: &mut Tx<'_>,
+    key: KeyId,
+    role: Role,
+    received: &[String],
+) -> Result<(), StoreError> {
+    let grants = Grants::understood(received);
+    let shows = grants.names(GrantType::ReadConfig) || grants.names(GrantType::ReadWriteConfig);
+    let names = shows || grants.names(GrantType::ReadOperations);
+    tx.connection
+        .prepare_cached(
+            "UPDATE peer_configs SET shown = iif(?2, shown, NULL), shown_unix_ms = iif(?2, shown_unix_ms, NULL),
+                 resources = iif(?3, resources, NULL)
+             WHERE key_id = ?1 AND (shown IS NOT NULL AND NOT ?2 OR resources IS NOT NULL AND NOT ?3)",
+        )?
+        .execute(params![key.as_bytes(), shows, names])?;
+    if role == Role::KnownHost && !grants.names(GrantType::ReceiveSharedRepos) {
+        narrow(tx, key, &Grants::default())?;
     }
     Ok(())
 }

@@ -34,7 +34,8 @@ fn newest(connection: &Connection) -> Result<UnixMs, StoreError> {
         "SELECT max(
              (SELECT created_unix_ms FROM meta),
              coalesce((SELECT at_unix_ms FROM audit ORDER BY number DESC LIMIT 1), 0),
-             coalesce((SELECT received_unix_ms FROM operations WHERE owner = 1 ORDER BY modno DESC LIMIT 1), 0),
+             coalesce((SELECT received_unix_ms FROM operations
+                       WHERE owner = 1 AND modno = (SELECT head_modno FROM meta)), 0),
              coalesce((SELECT max(last_seen_unix_ms) FROM peers), 0))",
         [],
         |row| row.get(0),

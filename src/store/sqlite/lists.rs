@@ -44,7 +44,12 @@ impl Names {
             return Ok(known.clone());
         }
         let (key, name) = connection
-            .prepare_cached("SELECT key_id, name FROM owners WHERE owner = ?1")?
+            .prepare_cached(
+                "SELECT w.key_id, coalesce(h.name, p.name, w.name) FROM owners AS w
+                 LEFT JOIN retired AS r ON r.key_id = w.key_id AND r.how = 'adoption'
+                 LEFT JOIN owners AS h ON h.key_id = r.heir LEFT JOIN peers AS p ON p.key_id = r.heir
+                 WHERE w.owner = ?1",
+            )?
             .query_row([owner], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let known: (KeyId, String) = (KeyId::from_bytes(key), name);
         self.owners.insert(owner, known.clone());

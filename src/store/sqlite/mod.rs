@@ -24,6 +24,7 @@ pub(super) mod restore;
 mod rows;
 mod schema;
 pub(super) mod session_reads;
+pub(super) mod succession;
 mod tx;
 mod upgrade;
 mod value;
@@ -100,8 +101,8 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Makes the file of a new store.
-pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), StoreError> {
+/// Makes the file of a new store. Rows are hashed with the identity's `first` key.
+pub(super) fn create(path: &Path, own: PublicKey, first: PublicKey, clock: Clock) -> Result<(), StoreError> {
     connection::create_file(path)?;
     audit_files::forget(path).map_err(|error| connection::unusable(path, error))?;
     let connection = connection::writer(path)?;
@@ -113,11 +114,11 @@ pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), St
             "INSERT INTO meta (one, log_key, incarnation, head_modno, head_chain, op_ids, flow_ids,
                  created_unix_ms)
              VALUES (1, ?1, ?2, 0, zeroblob(16), 0, 0, ?3)",
-            params![own.0, incarnation.to_i64(), clock.wall().0],
+            params![first.0, incarnation.to_i64(), clock.wall().0],
         )?;
         connection.execute(
             "INSERT INTO owners (owner, key_id, log_key, name) VALUES (?1, ?2, ?3, ?4)",
-            params![OWN, own.key_id().as_bytes(), own.0, UNNAMED],
+            params![OWN, own.key_id().as_bytes(), first.0, UNNAMED],
         )?;
         connection.execute_batch("COMMIT")?;
         // The header in the file itself tells later programs what it is.
@@ -127,18 +128,24 @@ pub(super) fn create(path: &Path, own: PublicKey, clock: Clock) -> Result<(), St
     fill()
 }
 
-/// Opens the store and starts its threads.
-pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Engine, StoreError> {
+/// Opens the store and starts its threads. It may still be filed under a key that this identity had `before`.
+pub(super) fn open(path: &Path, options: &OpenOptions, before: &[PublicKey]) -> Result<Engine, StoreError> {
     connection::check_file(path)?;
     let connection = connection::writer(path)?;
     let found = connection::check_contents(&connection, path)?;
     let stored = owner_key(&connection).map_err(|error| connection::unusable(path, error))?;
     let own = options.own.key_id();
-    if stored != own {
+    let is_older = before.iter().any(|key| key.key_id() == stored);
+    if stored != own && !is_older {
         return Err(StoreError::OtherIdentity { path: path.to_owned(), stored, own });
     }
     if found < SCHEMA {
         upgrade::bring_up(&connection, path, found)?;
+    }
+    if is_older {
+        // The key file was replaced, and the process ended before the store followed.
+        succession::rename_own(&connection, &options.own)
+            .map_err(|error| connection::unusable(path, error))?;
     }
     let memory = Memory::load(&connection, options.own, options.cache_entries)
         .map_err(|error| connection::unusable(path, error))?;

@@ -10,6 +10,7 @@ use super::audit;
 use super::peer_rows::{self, free_name};
 use super::peers::{blank, fence, note, note_refused, owner, tell};
 use super::refusals::Refused;
+use super::succession;
 use super::tx::Tx;
 use super::value::{count, counted, stored};
 use crate::store::{
@@ -49,11 +50,26 @@ fn decide(tx: &mut Tx<'_>, claim: &Claim) -> Result<Result<Authorization, Refusa
     if claim.key == tx.memory.own {
         return Ok(Err(Refusal::OwnKey));
     }
-    let listed = peer_rows::one(tx.connection, &claim.key.key_id())?;
+    let key = claim.key.key_id();
+    if succession::is_retired(tx.connection, &key)? {
+        return Ok(Err(Refusal::Retired));
+    }
+    let listed = match peer_rows::one(tx.connection, &key)? {
+        Some(listed) => Some(listed),
+        None => announced(tx, claim)?,
+    };
     match listed {
         Some(peer) if peer.blocked.is_some() => Ok(Err(Refusal::Blocked)),
         Some(peer) if peer.may_deliver() => admit(tx, claim, peer),
         listed => pair(tx, claim, listed),
+    }
+}
+
+/// The entry of a client that comes with the key that it announced; filed under that key, unless it is blocked.
+fn announced(tx: &mut Tx<'_>, claim: &Claim) -> Result<Option<Peer>, StoreError> {
+    match succession::announcer(tx.connection, &claim.key)? {
+        Some(peer) if peer.blocked.is_none() => succession::take_announced(tx, peer.key),
+        other => Ok(other),
     }
 }
 

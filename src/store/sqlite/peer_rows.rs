@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::lists::parked_count;
 use super::memory::stored_total;
 use super::replica_row;
+use super::succession;
 use super::value::{Columnar as _, stored};
 use crate::store::{Dial, HubProgress, Joining, Peer, PeerError, Refusal, ReplicaFacts, Roles, StoreError};
 
@@ -70,6 +71,7 @@ fn peer(connection: &Connection, row: &Row<'_>) -> Result<Peer, StoreError> {
             .zip(row.get::<_, Option<i64>>(17)?.map(UnixMs)),
         progress: progress(row)?,
         replica: replica(connection, &key)?,
+        keys: succession::keys(connection, &key)?,
     })
 }
 

@@ -65,6 +65,7 @@ pub(in crate::store) fn blank(key: KeyId, name: String) -> Peer {
         progress: None,
         replica: None,
         joining: None,
+        keys: crate::store::PeerKeys::default(),
     }
 }
 
@@ -232,6 +233,7 @@ pub(in crate::store) fn greet(tx: &mut Tx<'_>, greeting: Greeting) -> Result<(),
     peer.public_key = Some(greeting.public_key);
     peer.received = greeting.received;
     peer.refused = None;
+    config::heard_grants(tx, key, greeting.role, &peer.received)?;
     if let Some(old) =
         peer.instance.replace(greeting.instance.clone()).filter(|old| *old != greeting.instance)
     {

@@ -16,7 +16,7 @@ use super::copy::{self, UNFINISHED};
 use super::memory::Memory;
 use super::schema::{self, SCHEMA};
 use super::tx::{Effects, Tx};
-use super::{audit, own_log, owner_key};
+use super::{audit, own_log, owner_key, succession};
 use crate::clock::Clock;
 use crate::store::{AuditEvent, AuditKind, StoreError};
 
@@ -35,6 +35,7 @@ pub(in crate::store) fn prepare(
     from: &Path,
     to: &Path,
     own: PublicKey,
+    before: &[PublicKey],
     clock: Clock,
 ) -> Result<Prepared, StoreError> {
     if to.exists() {
@@ -50,7 +51,7 @@ pub(in crate::store) fn prepare(
         StoreError::NotCopied { path: prepared.unfinished.clone(), reason: error.to_string() }
     })?;
     let connection = connection::writer(&prepared.unfinished).map_err(|error| named(error, from))?;
-    check(&connection, from, own)?;
+    check(&connection, from, own, before)?;
     settle(&connection, own, clock).map_err(|error| connection::unusable(from, error))?;
     drop(connection);
     Ok(prepared)
@@ -116,7 +117,12 @@ fn named(error: StoreError, from: &Path) -> StoreError {
 }
 
 /// Every page and index is in order, and the store belongs to this key.
-fn check(connection: &Connection, from: &Path, own: PublicKey) -> Result<(), StoreError> {
+fn check(
+    connection: &Connection,
+    from: &Path,
+    own: PublicKey,
+    before: &[PublicKey],
+) -> Result<(), StoreError> {
     let unusable = |error: &dyn ToString| connection::unusable(from, error.to_string());
     let verdict: String = connection
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -125,8 +131,13 @@ fn check(connection: &Connection, from: &Path, own: PublicKey) -> Result<(), Sto
         return Err(unusable(&verdict));
     }
     let stored = owner_key(connection).map_err(|error| unusable(&error))?;
+    let is_older = before.iter().any(|key| key.key_id() == stored);
     let own = own.key_id();
-    if stored == own { Ok(()) } else { Err(StoreError::OtherIdentity { path: from.to_owned(), stored, own }) }
+    if stored == own || is_older {
+        Ok(())
+    } else {
+        Err(StoreError::OtherIdentity { path: from.to_owned(), stored, own })
+    }
 }
 
 /// Everything that makes the copy a store of its own, in one transaction.
@@ -136,6 +147,7 @@ fn settle(connection: &Connection, own: PublicKey, clock: Clock) -> Result<(), S
     if found < SCHEMA {
         schema::upgrade(&transaction, found)?;
     }
+    succession::rename_own(&transaction, &own)?;
     let label = own_log::draw_incarnation()?;
     let mut memory = Memory::load(&transaction, own, 0)?;
     let mut effects = Effects::default();

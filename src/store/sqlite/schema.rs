@@ -25,6 +25,7 @@ const SECOND: &[&str] = &[
     super::config::TABLES,
     super::forget::FORGETTING,
     super::pairing::TOKEN_EXPIRY,
+    super::succession::SUCCESSION,
 ];
 
 /// Creates all tables in an empty database. `application_id` and `user_version` are set with them.

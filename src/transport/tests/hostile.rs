@@ -56,8 +56,15 @@ async fn token(hub: &Instance, seed: u8, expires: UnixMs) -> Identity {
 }
 
 #[tokio::test]
-async fn every_stranger_hears_the_same() {
-    let hub = hub().await;
+async fn every_stranger_hears_the_same_in_every_channel() {
+    for listen in ["127.0.0.1:0", "sealed://127.0.0.1:0", "plain://127.0.0.1:0"] {
+        strangers_hear_the_same(listen).await;
+    }
+}
+
+async fn strangers_hear_the_same(listen: &str) {
+    let hub = Instance::hub(1, listen).await;
+    hub.authorize(&me()).await;
     let unverified = Identity::from_seed(&[3; 32]);
     hub.local.store.add_peer(NewPeer { verified: false, ..peer(unverified.key_id()) }).await.unwrap();
     let blocked = Identity::from_seed(&[4; 32]);
@@ -77,16 +84,21 @@ async fn every_stranger_hears_the_same() {
         (&unknown, Some(&spent)),
         (&unknown, Some(&never)),
     ];
-    for (who, token) in cases {
-        let refused = open(&hub).await.shake_hands(who, token).await.unwrap_err();
+    let mut first = None;
+    let mut check = |refused: Status| {
         assert_eq!(said(&refused), (Code::Unauthenticated, STRANGER));
         assert_eq!(refused.details(), b"");
+        let trailers = refused.metadata().clone().into_headers();
+        assert_eq!(&trailers, first.get_or_insert_with(|| trailers.clone()));
+    };
+    for (who, token) in cases {
+        check(open(&hub).await.shake_hands(who, token).await.unwrap_err());
     }
     let mut forger = open(&hub).await;
     let (_, _, signing, request) = forger.greet(&me(), None).await;
     let (_, proof) = signing.signed(unknown.sign(&request.identity), None);
     forger.send(proof).await;
-    assert_eq!(said(&forger.receive().await.unwrap_err()), (Code::Unauthenticated, STRANGER));
+    check(forger.receive().await.unwrap_err());
 }
 
 /// Each byte of the frame with one of its bits turned over.

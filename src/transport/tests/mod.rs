@@ -9,6 +9,7 @@ mod raw;
 mod relay;
 mod sealed;
 mod settings;
+mod sharing;
 mod spans;
 mod stalled;
 mod together;
@@ -16,6 +17,7 @@ mod together;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use opmesh_core::config::Allowed;
 use opmesh_core::model::{FlowId, KeyId, OpId, ProcessNonce, Record};
 use opmesh_core::permission::{Grants, Scopes};
 use opmesh_core::session::Report;
@@ -84,10 +86,12 @@ impl Instance {
             me: RwLock::new(Me {
                 identity: Arc::new(identity),
                 instance: format!("host-{seed}").parse().unwrap(),
+                next: None,
             }),
             process: ProcessNonce::new(u64::from(seed)).unwrap(),
             store,
             clock,
+            allowed: Allowed::default(),
             sessions: Sessions::default(),
             doorman: Doorman::new(limits),
             events,
@@ -137,7 +141,7 @@ impl Instance {
 
     /// Lists `hub` as one that we dial, with these grants, and begins to.
     async fn dial(&self, hub: KeyId, url: &HubUrl, grants: &str) {
-        let given = Grants::parse([grants]).unwrap();
+        let given = Grants::parse(grants.split_whitespace()).unwrap();
         let dial = Dial { urls: vec![url.to_string()], channel: Some(url.channel.name().to_owned()) };
         let peer = NewPeer { roles: roles(Role::KnownHost), given, dial, ..peer(hub) };
         self.local.store.add_peer(peer).await.unwrap();

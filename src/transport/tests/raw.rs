@@ -27,6 +27,8 @@ pub(super) struct Raw {
     pub(super) hub: KeyId,
     pub(super) keys: ChannelKeys,
     pub(super) instance: String,
+    /// What it names in the handshake.
+    pub(super) capabilities: Vec<String>,
     outbound: mpsc::Sender<Frame>,
     inbound: Streaming<Frame>,
     seal: Mutex<Option<Box<Seal>>>,
@@ -72,7 +74,8 @@ impl Raw {
         };
         let (dialled, inbound) = (dialled.clone(), response.into_inner());
         let instance = "raw".to_owned();
-        Ok(Self { dialled, hub, keys, instance, outbound, inbound, seal: Mutex::new(None) })
+        let capabilities = Capability::names();
+        Ok(Self { dialled, hub, keys, instance, capabilities, outbound, inbound, seal: Mutex::new(None) })
     }
 
     /// From now on everything is sealed.
@@ -85,7 +88,7 @@ impl Raw {
         DialerConfig {
             me: me.public_key(),
             instance: self.instance.parse().unwrap(),
-            capabilities: Capability::names(),
+            capabilities: self.capabilities.clone(),
             hub: self.hub,
             grants: Vec::new(),
             pairing_token: token.map(Identity::public_key),

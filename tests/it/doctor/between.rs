@@ -98,6 +98,11 @@ impl Nginx {
         Self::start(&format!("ssl http2; ssl_protocols {versions}"), &format!("grpc_pass grpcs://{hub};"))
     }
 
+    /// The same in front of a sealed listener.
+    pub(crate) fn before_sealed(hub: &str) -> Self {
+        Self::start("ssl http2", &format!("grpc_pass grpc://{hub}; client_max_body_size 0;"))
+    }
+
     fn start(listen: &str, location: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());

@@ -65,6 +65,19 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         AuditKind::AdminRefused | AuditKind::AdminRefusalsRepeated => {
             "callers_that_may_not_are_recorded_and_counted"
         }
+        AuditKind::KeyRotationBegun | AuditKind::KeyRotationAborted => {
+            "a_new_key_can_be_given_up_and_asked_for_again"
+        }
+        AuditKind::KeyRotated | AuditKind::KeyAnnounced | AuditKind::KeySucceeded => {
+            "a_hub_and_a_host_get_new_keys_while_a_laptop_sleeps_and_nothing_is_sent_again"
+        }
+        AuditKind::KeyReplaced => "a_forced_key_is_verified_by_hand_where_nobody_heard_of_it",
+        AuditKind::HostAdopted | AuditKind::AdoptionUndone => {
+            "what_a_lost_key_wrote_is_listed_under_the_host_that_adopts_it_and_the_key_stays_out"
+        }
+        AuditKind::ConfigPushed => {
+            "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
+        }
         AuditKind::ConfigChanged | AuditKind::ConfigRefused => {
             "a_peers_change_is_accepted_refused_or_stale_and_each_but_the_last_is_audited"
         }
