@@ -80,7 +80,6 @@ const ROLES: &[(&str, Role)] = &[
     ("UnverifyPeer", Role::Security),
     ("GrantPeer", Role::Security),
     ("RevokePeer", Role::Security),
-    ("UnverifyPeer", Role::Security),
     ("BlockPeer", Role::Security),
     ("UnblockPeer", Role::Security),
     ("RenamePeer", Role::Security),
