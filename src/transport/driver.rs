@@ -6,30 +6,28 @@
 //! is bounded by the protocol's credit.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use opmesh_core::model::{ConfigModno, KeyId, Position};
 use opmesh_core::protocol::limits::DEAD_AFTER;
-use opmesh_core::protocol::{EndReason, Message, Violation, Write};
+use opmesh_core::protocol::{EndReason, Message, Violation};
 use opmesh_core::replica::{Committed, Transaction};
-use opmesh_core::session::{
-    Compare, Finish, Found, Hub, Input, Kept, Output, Owner, Read, Report, SharingInput, SharingOutput,
-};
+use opmesh_core::session::{Finish, Hub, Input, Kept, Output, Owner, Report, SharingInput, SharingOutput};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::store::{Epoch, Learnt, Peer, Pending, Role, StoreError};
+use crate::store::{Epoch, Learnt, Peer, Pending, StoreError};
 use crate::wire::{self, Frame};
 
 use super::Local;
-use super::beside::{self, Ask, Beside};
+use super::beside::{Ask, Beside};
 use super::ending::Ending;
 use super::link::Link;
 use super::sessions::{Registration, Rivalry};
+use super::wish::{Done, Task, Wish};
 
 /// A peer that takes nothing for so long is gone, even if it still talks.
 const STUCK_AFTER: Duration = DEAD_AFTER;
@@ -69,26 +67,6 @@ impl Machine {
     fn is_aged(&self, now: Duration) -> bool {
         matches!(self, Self::Hub { ends, .. } if now >= *ends)
     }
-}
-
-type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// What the store is asked for, apart from transactions.
-#[derive(Debug)]
-enum Wish {
-    Read(Read),
-    TakeIncarnation,
-    Compare(Compare),
-    Look,
-    Keep(Kept),
-    Judge(Write),
-}
-
-/// What the store answered, and to which machine.
-enum Done {
-    Session(Input),
-    Sharing(SharingInput),
-    Kept,
 }
 
 /// A session and everything that is under way for it.
@@ -555,43 +533,6 @@ impl Driver {
             }
         }
         self.local.report(self.peer, self.link.role, report);
-    }
-}
-
-impl Wish {
-    /// What leads to frames waits for room, so that it is read when it can be sent.
-    fn needs_room(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::Look)
-    }
-
-    fn perform(
-        self,
-        local: Arc<Local>,
-        peer: KeyId,
-        session: (Role, Option<Epoch>),
-    ) -> Task<Result<Done, StoreError>> {
-        Box::pin(async move {
-            let store = &local.store;
-            Ok(match self {
-                Self::Read(read) => Done::Session(Input::Found(store.read(read).await?)),
-                Self::TakeIncarnation => {
-                    Done::Session(Input::NewIncarnation(store.take_incarnation().await?))
-                }
-                Self::Compare(compare) => {
-                    Done::Session(Input::Found(Found::Needs(store.compare(&peer, compare).await?)))
-                }
-                Self::Look => {
-                    Done::Sharing(SharingInput::Looked(beside::look(store, &peer, session.0).await?))
-                }
-                Self::Keep(kept) => {
-                    beside::keep(store, &peer, kept).await?;
-                    Done::Kept
-                }
-                Self::Judge(write) => {
-                    Done::Sharing(SharingInput::Judged(beside::judge(&local, &peer, session, write).await?))
-                }
-            })
-        })
     }
 }
 

@@ -29,6 +29,7 @@ mod sessions;
 mod status;
 mod tls;
 mod upstream;
+mod wish;
 
 #[cfg(test)]
 mod tests;
