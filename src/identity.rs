@@ -258,7 +258,9 @@ impl Identity {
         let mut text = Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", encoded.as_str()));
         for statement in self.past.iter().flat_map(Succession::statements) {
             let encoded = STANDARD.encode(statement.to_bytes());
-            text.push_str(&format!("{PAST_BEGIN}\n{encoded}\n{PAST_END}\n"));
+            for part in [PAST_BEGIN, "\n", &encoded, "\n", PAST_END, "\n"] {
+                text.push_str(part);
+            }
         }
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write", path))
     }

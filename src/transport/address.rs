@@ -152,16 +152,16 @@ impl HubUrl {
     pub fn parse(text: &str, channel: Option<Channel>) -> Result<Self, AddressFault> {
         let scheme = |(scheme, prefix): &(Scheme, &str)| Some((*scheme, text.strip_prefix(prefix)?));
         let (scheme, rest) =
-            Scheme::ALL.iter().find_map(scheme).ok_or_else(|| AddressFault::Scheme(text.to_owned()))?;
+            Scheme::ALL.iter().find_map(scheme).ok_or_else(|| AddressFault::Scheme(shown(text)))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         for (mark, part) in [('/', "path"), ('?', "query"), ('#', "fragment"), ('@', "user part")] {
             if rest.contains(mark) {
-                return Err(AddressFault::Surplus { url: text.to_owned(), part });
+                return Err(AddressFault::Surplus { url: shown(text), part });
             }
         }
         let (host, port) = host_and_port(text, rest)?;
         if ServerName::try_from(host).is_err() {
-            return Err(AddressFault::Host(text.to_owned()));
+            return Err(AddressFault::Host(shown(text)));
         }
         let channel = channel.unwrap_or(scheme.channel());
         let port = port.unwrap_or(scheme.port(channel));
@@ -194,10 +194,21 @@ impl fmt::Display for HubUrl {
     }
 }
 
+/// A URL as errors and logs may show it: what stands before an `@` may be a password.
+fn shown(text: &str) -> String {
+    let begin = text.find("://").map_or(0, |at| at + "://".len());
+    match text.rfind('@').filter(|at| *at >= begin) {
+        Some(at) => {
+            format!("{}***{}", text.get(..begin).unwrap_or_default(), text.get(at..).unwrap_or_default())
+        }
+        None => text.to_owned(),
+    }
+}
+
 fn host_and_port<'a>(url: &str, text: &'a str) -> Result<(&'a str, Option<u16>), AddressFault> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or_else(|| AddressFault::Host(url.to_owned()))?;
+            let (host, after) = rest.split_once(']').ok_or_else(|| AddressFault::Host(shown(url)))?;
             (host, after.strip_prefix(':').or(if after.is_empty() { None } else { Some(after) }))
         }
         None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
@@ -205,7 +216,7 @@ fn host_and_port<'a>(url: &str, text: &'a str) -> Result<(&'a str, Option<u16>),
     let Some(port) = port else { return Ok((host, None)) };
     match port.parse() {
         Ok(number) if number > 0 => Ok((host, Some(number))),
-        _ => Err(AddressFault::Port { url: url.to_owned(), port: port.to_owned() }),
+        _ => Err(AddressFault::Port { url: shown(url), port: port.to_owned() }),
     }
 }
 

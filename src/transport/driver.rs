@@ -266,7 +266,7 @@ impl Driver {
                 self.feed(Input::Close(reason));
             }
             Event::Granted(Err(StoreError::Fenced)) | Event::Committed(Err(StoreError::Fenced)) => {
-                self.fenced()
+                self.fenced();
             }
             Event::Granted(done) => {
                 self.granted = None;

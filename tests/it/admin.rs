@@ -235,10 +235,17 @@ async fn json_of_hosts_is_the_documented_contract() {
         "chain": "CHAIN"
       },
       "version": "0.1.0",
-      "parked": "0"
+      "parked": "0",
+      "adopted": []
     }
     "#);
     reached.close().await;
+}
+
+fn hub_by_hand() -> pb::AddPeerRequest {
+    let key_id = "ed25519.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into();
+    let (urls, grants) = (vec!["https://hub.example".into()], vec!["READ_OPERATIONS:repo:b,repo:a".into()]);
+    pb::AddPeerRequest { key_id, instance_id: "hub".into(), urls, grants, channel: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,14 +255,7 @@ async fn json_of_status_is_the_documented_contract() {
     apply(&reached.client, vec![create("warning", 1000)]).await;
     let own = reached.client.status(pb::StatusRequest {}).await.unwrap().key_id;
     let stable = |value: String| value.replace(&own, "KEY_ID");
-    let peer = pb::AddPeerRequest {
-        key_id: "ed25519.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
-        instance_id: "hub".into(),
-        urls: vec!["https://hub.example".into()],
-        grants: vec!["READ_OPERATIONS:repo:b,repo:a".into()],
-        ..pb::AddPeerRequest::default()
-    };
-    reached.client.add_peer(peer).await.unwrap();
+    reached.client.add_peer(hub_by_hand()).await.unwrap();
     let mut status = reached.client.status(pb::StatusRequest {}).await.unwrap();
     status.version = "VERSION".into();
     status.digest = "DIGEST".into();
@@ -309,7 +309,8 @@ async fn json_of_status_is_the_documented_contract() {
           "lag": null,
           "in_sync": null
         }
-      ]
+      ],
+      "next_key_id": null
     }
     "#);
     reached.close().await;

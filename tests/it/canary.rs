@@ -116,7 +116,9 @@ struct Witness {
 
 impl Witness {
     fn new(name: &str, config: &str) -> Self {
-        let instance = Instance::new(name);
+        let mut instance = Instance::new(name);
+        // Libraries, too: they hold what passes through them.
+        instance.log_filter = Some("trace");
         std::fs::write(instance.dir.join("opmesh.toml"), config).unwrap();
         let heard = instance.dir.with_extension("heard");
         Self { instance, heard }

@@ -91,7 +91,7 @@ fn status_without_a_daemon_is_the_same_object_and_exit_10() {
     let asked = lab.run("alpha", &["status", "--json"]);
     assert_eq!(asked.code, 10);
     let status: Value = serde_json::from_str(&asked.stdout).unwrap();
-    let expected = "instance_id key_id version daemon position digest count store peers";
+    let expected = "instance_id key_id version daemon position digest count store peers next_key_id";
     assert_eq!(keys(&status).join(" "), expected);
     assert_eq!(status["daemon"]["running"], json!(false));
     assert_eq!((&status["count"], &status["peers"]), (&json!("0"), &json!([])));

@@ -16,6 +16,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Instance {
     pub(crate) name: String,
     pub(crate) dir: PathBuf,
+    /// What it logs, in the words of `OPMESH_LOG`; none: as its configuration says.
+    pub(crate) log_filter: Option<&'static str>,
     daemon: Option<Child>,
     _home: TempDir,
 }
@@ -25,7 +27,7 @@ impl Instance {
     pub(crate) fn place(name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("om").tempdir().unwrap();
         let dir = home.path().join(name);
-        Self { name: name.to_owned(), dir, daemon: None, _home: home }
+        Self { name: name.to_owned(), dir, log_filter: None, daemon: None, _home: home }
     }
 
     /// A fresh instance after `opmesh init`.
@@ -40,6 +42,9 @@ impl Instance {
         let mut command = Command::new(env!("CARGO_BIN_EXE_opmesh"));
         command.arg("--data-dir").arg(&self.dir).args(arguments);
         command.env_remove("OPMESH_DATA_DIR").env_remove("OPMESH_CONFIG").env_remove("OPMESH_FLOW_ID");
+        if let Some(filter) = self.log_filter {
+            command.env("OPMESH_LOG", filter);
+        }
         command
     }
 

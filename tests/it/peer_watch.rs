@@ -221,7 +221,8 @@ async fn a_reader_that_never_reads_holds_nobody_up_and_then_sees_the_latest_stat
         after += 1;
     }
     println!("{CHANGES} changes of {HOSTS} peers: {after} events for the reader that did not read");
-    assert!(after <= HOSTS, "{after} events: what waits is a set of peers, not of changes");
+    // Beside one for each peer, what had left for the reader before it began to read.
+    assert!(after <= 2 * HOSTS, "{after} events: what waits is a set of peers, not of changes");
     hub.daemon.stop().await;
 }
 

@@ -1,6 +1,8 @@
 //! A hundred revocations on real processes while operations flow: the session is over within a second, nothing that
 //! comes after the revoking transaction is committed, the next attempt is refused, and what is allowed again is seen.
 
+#![expect(clippy::disallowed_methods, reason = "the issue asks for a second, by the clock")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,7 +139,6 @@ fn key_id(line: &str) -> String {
     line.split_whitespace().find(|word| word.starts_with("ed25519.")).unwrap().to_owned()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the issue asks for a second, by the clock")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -294,7 +294,7 @@ mod tests {
                 }
             }
             let given: Grants =
-                [Grant { kind: GrantType::ReadOperations, scopes: granted.clone() }].into_iter().collect();
+                [Grant { kind: GrantType::ReadOperations, scopes: granted }].into_iter().collect();
             prop_assume!(!given.is_empty() && accepted != Scopes::everything());
             let received = Grants::default();
             let said =

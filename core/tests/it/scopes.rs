@@ -52,9 +52,9 @@ fn a_million_questions_get_the_answer_that_the_words_give() {
             let story = || format!("OPMESH_SEED={seed}: {grants:?} {kind} {repo:?} {plan:?}");
             assert_eq!(ours.allows(kind, &scope), expected, "{}", story());
             if expected {
-                allowed += 1
+                allowed += 1;
             } else {
-                refused += 1
+                refused += 1;
             }
             let shared = naive::allows(&naive, "READ_OPERATIONS", repo, plan)
                 && naive::includes(&naive::list(&accepted).unwrap_or_default(), repo, plan);
@@ -76,7 +76,7 @@ fn a_million_questions_get_the_answer_that_the_words_give() {
 fn what_was_revoked_is_gone_and_the_rest_stays() {
     for seed in 0..20_000 {
         let mut random = Random::new(seed);
-        let terms: Vec<_> = (0..1 + random.below(5)).map(|_| term(&mut random, false)).collect();
+        let terms: Vec<_> = (0..=random.below(5)).map(|_| term(&mut random, false)).collect();
         let Ok(mut ours) = Grants::parse([format!("READ_CONFIG:{}", terms.join(","))]) else { continue };
         let gone = &terms[random.index(terms.len())];
         ours.revoke(&format!("READ_CONFIG:{gone}")).unwrap();

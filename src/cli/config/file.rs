@@ -30,7 +30,7 @@ pub(super) struct Check {}
 
 /// A key as `show` prints it in JSON.
 #[derive(Debug, Serialize)]
-struct Line {
+struct Shown {
     key: &'static str,
     value: serde_json::Value,
     /// `default`, `file` or `environment`.
@@ -49,7 +49,7 @@ impl Show {
         let file = file.map(|path| path.display().to_string());
         let lines = settings.into_iter().map(|setting| {
             let default = (setting.key == "cache.entries").then(|| entries(DEFAULT_CACHE_ENTRIES));
-            let line = Line {
+            let line = Shown {
                 key: setting.key,
                 value: setting.value.or(default).map_or(serde_json::Value::Null, |value| shown(&value)),
                 origin: if setting.line.is_some() { "file" } else { "default" },
@@ -93,10 +93,10 @@ impl Check {
 }
 
 /// A variable of the environment that wins.
-fn over(line: Line) -> Line {
+fn over(line: Shown) -> Shown {
     let Some((_, variable)) = VARIABLES.into_iter().find(|(key, _)| *key == line.key) else { return line };
     match std::env::var(variable) {
-        Ok(value) if !value.is_empty() => Line {
+        Ok(value) if !value.is_empty() => Shown {
             value: value.into(),
             origin: "environment",
             file: None,

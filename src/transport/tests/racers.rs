@@ -104,7 +104,9 @@ async fn race(hub: &Instance, racers: std::ops::Range<u16>) -> (usize, Vec<Vec<u
     // Nobody runs before all are ready.
     let ready = line.join_all().await;
     let mut running = JoinSet::new();
-    ready.into_iter().for_each(|ready| drop(running.spawn(run(ready))));
+    for ready in ready {
+        running.spawn(run(ready));
+    }
     let (mut winners, mut wire) = (0, Vec::new());
     for (won, heard) in running.join_all().await {
         winners += usize::from(won);
@@ -120,7 +122,7 @@ fn contains(bytes: &[u8], secret: &[u8]) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_racers_with_one_token_one_wins_and_the_secret_is_on_no_wire() {
     let hub = hub_with_token(UnixMs(i64::MAX)).await;
-    let hex: String = SEED.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = blake3::Hash::from_bytes(SEED).to_hex().to_string();
     let forms = [
         SEED.to_vec(),
         hex.into_bytes(),

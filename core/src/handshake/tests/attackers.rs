@@ -168,7 +168,7 @@ fn attacker_08_edits_versions() {
         hello.versions = vec![1, 2];
         let (_, challenge) = world.answer(hello.clone()).unwrap();
         // In Hello only.
-        let fault = world.prove(dialing, challenge.clone()).unwrap_err();
+        let fault = world.prove(dialing, challenge).unwrap_err();
         assert_eq!(fault, HandshakeFault::AcceptorSignature, "{}", channel.name);
         // In Challenge only, and in both.
         for (hello, fault) in [
