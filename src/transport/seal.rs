@@ -41,7 +41,7 @@ pub enum SealFault {
     /// A frame that the other side did not seal, or not now, or not here.
     #[error("a sealed frame does not open: something on the way changes, drops, repeats or reorders frames")]
     DoesNotOpen,
-    /// [`FRAMES`] or [`BYTES`].
+    /// `FRAMES` or `BYTES`.
     #[error("this stream has carried as much as one key may: a new one begins")]
     Spent,
 }
