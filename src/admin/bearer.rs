@@ -93,14 +93,15 @@ impl Bearers {
     /// What the caller may do, by its `authorization` header.
     pub(super) async fn role(&self, caller: &Caller, header: Option<&str>) -> Result<Role, Failure> {
         let address = caller.address;
-        if self.failures().is_blocked(address, self.node.clock().monotonic()) {
-            return Err(Failure::new(Reason::Limit, "too many calls without a valid token came from here")
-                .hint("wait a minute"));
-        }
         match self.judge(header).await? {
+            // Whoever shares an address with a guesser is not kept out by him: there is nothing to guess.
             Ok((role, hash)) => {
                 caller.shown.add(hash)?;
                 Ok(role)
+            }
+            Err(_) if self.failures().is_blocked(address, self.node.clock().monotonic()) => {
+                Err(Failure::new(Reason::Limit, "too many calls without a valid token came from here")
+                    .hint("wait a minute"))
             }
             Err(wrong) => {
                 self.failed(address, &wrong).await?;

@@ -156,10 +156,11 @@ impl Dialers {
         let sessions = &self.node.inner.local.sessions;
         for (key, _) in sessions.live() {
             let peer = self.node.store().peer(&key).await?;
-            let is_welcome = peer.is_some_and(|peer| peer.verified && peer.blocked.is_none());
+            let is_welcome = peer.is_some_and(|peer| peer.is_trusted());
             sessions.end(&key, if is_welcome { EndReason::GrantsChanged } else { EndReason::Revoked });
         }
         self.running.values().for_each(|dialer| dialer.redial.notify_one());
+        self.node.finish_rotation().await;
         self.all().await
     }
 }

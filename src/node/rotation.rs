@@ -158,5 +158,5 @@ impl Node {
 
 /// Whose confirmation is waited for.
 fn has_say(peer: &Peer) -> bool {
-    peer.verified && peer.blocked.is_none() && (peer.roles.known_host || peer.roles.authorized_client)
+    peer.is_trusted() && (peer.roles.known_host || peer.roles.authorized_client)
 }

@@ -51,6 +51,8 @@ pub struct PeerKeys {
     pub knows: Option<PublicKey>,
     /// The keys that it had before, oldest first.
     pub succeeds: Vec<KeyId>,
+    /// Another key stands for this one: it is let in no more, whatever the entry says.
+    pub retired: bool,
 }
 
 /// A key that is let in no more, because another one stands for it.
@@ -97,7 +99,12 @@ pub enum Learnt {
 impl Peer {
     /// Whether it is let in as a client.
     pub fn may_deliver(&self) -> bool {
-        self.roles.authorized_client && self.verified && self.blocked.is_none()
+        self.roles.authorized_client && self.is_trusted()
+    }
+
+    /// Whether any session with it may be: somebody vouched for the key, and nobody has decided against it since.
+    pub fn is_trusted(&self) -> bool {
+        self.verified && self.blocked.is_none() && !self.keys.retired
     }
 }
 
@@ -375,6 +382,8 @@ pub struct Takeover {
     pub epoch: Epoch,
     /// What we let in from this peer.
     pub accepted: Scopes,
+    /// What it may do with our things.
+    pub given: Grants,
     /// Up to here everything is here.
     pub cursor: Position,
 }

@@ -78,7 +78,7 @@ pub async fn run(local: Arc<Local>, hub: KeyId, redial: Arc<Notify>, stop: Cance
 
 /// An entry that nobody vouched for, that is blocked, or that has no URL is left alone until it is edited.
 fn may_dial(peer: &Peer) -> bool {
-    peer.verified && peer.blocked.is_none() && !peer.dial.urls.is_empty()
+    peer.is_trusted() && !peer.dial.urls.is_empty()
 }
 
 /// When to go on.

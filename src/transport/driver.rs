@@ -363,6 +363,8 @@ impl Driver {
         self.handing_in = None;
         self.commits.clear();
         let (store, peer, told) = (self.local.store.clone(), self.peer, self.registration.told.try_recv());
+        // Heard once, it cannot be heard again.
+        self.closing |= told.is_ok();
         self.granted = Some(Box::pin(async move {
             Ok(Done::Session(Input::Close(match told {
                 Ok(reason) => reason,
@@ -402,7 +404,8 @@ impl Driver {
     }
 
     fn share(&mut self, input: SharingInput) {
-        let Some(beside) = &mut self.beside else { return };
+        // After our End nothing is said any more.
+        let Some(beside) = self.beside.as_mut().filter(|_| self.finish.is_none()) else { return };
         for output in beside.handle(self.local.clock.monotonic(), input) {
             self.perform_sharing(output);
         }

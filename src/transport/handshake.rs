@@ -10,6 +10,7 @@ use opmesh_core::handshake::{
     Dialer, DialerConfig, DialerSigning, Established, Proof, SignRequest,
 };
 use opmesh_core::model::{KeyId, PublicKey};
+use opmesh_core::permission::Grants;
 use opmesh_core::protocol::Capability;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -17,7 +18,6 @@ use tonic::Status;
 use crate::store::Authorization;
 use crate::wire::{self, Frame};
 
-use super::Local;
 use super::connection::{ConnectionInfo, Protection};
 use super::ending::Ending;
 use super::inquiry;
@@ -26,6 +26,7 @@ use super::noise::Noise;
 use super::seal::{self, Offered};
 use super::session::Target;
 use super::status;
+use super::{Local, Me};
 
 /// How long after its Proof a dialer that is not let in hears so. Longer than looking everything up and writing it
 /// down takes, so that the time tells no more than the answer.
@@ -35,7 +36,7 @@ const REFUSAL_AFTER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) enum Visit {
     /// A session.
-    Session(Box<Established>),
+    Session(Box<Established>, Grants),
     /// An answer, which it got.
     Inquiry,
 }
@@ -58,7 +59,7 @@ pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo
 
     let proof = wire::proof(link.receive().await?)?;
     let heard = local.clock.monotonic();
-    let (peer, awaiting_confirm, accepted) = match judge(local, info, awaiting_proof, proof).await {
+    let (peer, awaiting_confirm, accepted, given) = match judge(local, info, awaiting_proof, proof).await {
         Ok(let_in) => let_in,
         Err(ending) => {
             // Whatever was wrong, the answer takes as long.
@@ -78,7 +79,7 @@ pub(super) async fn accept(local: &Local, link: &mut Link, info: &ConnectionInfo
     }
     let established = awaiting_confirm.confirm(wire::confirm(last)?)?;
     info.gate.established();
-    Ok(Visit::Session(Box::new(established)))
+    Ok(Visit::Session(Box::new(established), given))
 }
 
 /// Whether the dialer holds the keys that it presents, and is let in.
@@ -87,7 +88,7 @@ async fn judge(
     info: &ConnectionInfo,
     awaiting_proof: AcceptorAwaitingProof,
     proof: Proof,
-) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted), Ending> {
+) -> Result<(KeyId, AcceptorAwaitingConfirm, Accepted, Grants), Ending> {
     let (authorizing, claim) = awaiting_proof.proof(proof)?;
     let (peer, address, doorman) = (claim.key.key_id(), info.address, &local.doorman);
     let is_listed = local.store.is_welcome(claim.key).await?;
@@ -104,7 +105,7 @@ async fn judge(
     match local.store.authorize(claim).await? {
         Authorization::Granted { grants, accepted, .. } => {
             let (awaiting_confirm, accepted) = authorizing.authorized(grants.to_strings(), accepted);
-            Ok((peer, awaiting_confirm, accepted))
+            Ok((peer, awaiting_confirm, accepted, grants))
         }
         Authorization::Refused(refusal) => {
             if doorman.noise.may_log(Noise::Refused) {
@@ -124,8 +125,9 @@ pub(super) async fn dial(
     tls_peer: Option<PublicKey>,
     target: &Target,
 ) -> Result<Established, Ending> {
-    let (signing, request) = greet(local, link, info, channel, tls_peer, target).await?;
-    let (established, confirm) = prove(local, link, target, signing, request).await?;
+    let me = local.me();
+    let (signing, request) = greet(&me, link, info, channel, tls_peer, target).await?;
+    let (established, confirm) = prove(&me, link, target, signing, request).await?;
     link.send(confirm.into()).await?;
     info.gate.established();
     Ok(established)
@@ -133,7 +135,7 @@ pub(super) async fn dial(
 
 /// Lets a hub prove who it is; it has learnt nothing about us yet.
 pub(super) async fn greet(
-    local: &Local,
+    me: &Me,
     link: &mut Link,
     info: &ConnectionInfo,
     channel: Opening,
@@ -141,7 +143,6 @@ pub(super) async fn greet(
     target: &Target,
 ) -> Result<(DialerSigning, SignRequest), Ending> {
     let keys = channel.finish(link).await?;
-    let me = local.me();
     let config = DialerConfig {
         me: me.identity.public_key(),
         instance: me.instance.clone(),
@@ -163,7 +164,7 @@ pub(super) async fn greet(
 
 /// Proves to a hub who we are; it lets us in, and waits for our last word.
 pub(super) async fn prove(
-    local: &Local,
+    me: &Me,
     link: &mut Link,
     target: &Target,
     signing: DialerSigning,
@@ -171,7 +172,7 @@ pub(super) async fn prove(
 ) -> Result<(Established, Confirm), Ending> {
     let token = target.token.as_ref().zip(request.token.as_ref());
     let token_signature = token.map(|(token, message)| token.sign(message));
-    let identity_signature = local.me().identity.sign(&request.identity);
+    let identity_signature = me.identity.sign(&request.identity);
     let (awaiting_accepted, proof) = signing.signed(identity_signature, token_signature);
     link.send(proof.into()).await?;
 

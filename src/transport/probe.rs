@@ -126,9 +126,10 @@ pub async fn ask(local: &Arc<Local>, way: Line, hub: KeyId, url: HubUrl) -> Resu
     let (channel, inbound) = within(Stage::Stream, opening).await?;
     let mut link = Link::new(Role::KnownHost, inbound, outbound);
 
-    let greeting = handshake::greet(local, &mut link, &info, channel, way.dialled.tls_peer, &target);
+    let me = local.me();
+    let greeting = handshake::greet(&me, &mut link, &info, channel, way.dialled.tls_peer, &target);
     let (signing, request) = within(Stage::Challenge, greeting).await?;
-    let proving = handshake::prove(local, &mut link, &target, signing, request);
+    let proving = handshake::prove(&me, &mut link, &target, signing, request);
     let (established, _) = within(Stage::Admission, proving).await?;
     let findings = if established.can(Capability::Inquiry) {
         Some(within(Stage::Findings, inquire(local, &mut link)).await?)

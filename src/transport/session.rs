@@ -74,7 +74,9 @@ pub(super) async fn accept(
     async move {
         let greeting = handshake::accept(&local, &mut link, &info);
         match within_handshake(&stop, greeting).await {
-            Ok(Visit::Session(established)) => run_hub(&local, link, &info, *established, stop).await,
+            Ok(Visit::Session(established, given)) => {
+                run_hub(&local, link, &info, (*established, given), stop).await;
+            }
             Ok(Visit::Inquiry) => link.close([], &stopped()).await,
             Err(ending) => {
                 // A refusal was logged with the key, where that was known.
@@ -101,7 +103,7 @@ async fn run_hub(
     local: &Arc<Local>,
     link: Link,
     info: &ConnectionInfo,
-    established: Established,
+    (established, given): (Established, Grants),
     stop: CancellationToken,
 ) {
     let peer = established.peer.key_id();
@@ -113,14 +115,18 @@ async fn run_hub(
     let (ending, rest, link) = match local.store.take_over(&peer).await {
         // Blocked or removed since the handshake.
         Err(StoreError::Fenced) => {
+            drop(registration);
             let last = wire::encode(Message::End(EndReason::Revoked));
             (Ending::Finished(Finish::Closed(EndReason::Revoked)), VecDeque::from([last]), link)
         }
-        Err(error) => (error.into(), VecDeque::new(), link),
+        Err(error) => {
+            drop(registration);
+            (error.into(), VecDeque::new(), link)
+        }
         Ok(takeover) => {
             let now = local.clock.monotonic();
             // What was said in the handshake must be what holds now that changes reach this session.
-            let first = if takeover.accepted == established.accepted {
+            let first = if takeover.accepted == established.accepted && takeover.given == given {
                 Input::Tick
             } else {
                 Input::Close(EndReason::GrantsChanged)
@@ -257,7 +263,8 @@ async fn succession(local: &Local, established: &Established) -> Option<Message>
     let ours = local.me().succession().filter(|_| established.can(Capability::Succession)).cloned()?;
     match local.store.peer(&established.peer.key_id()).await {
         Ok(Some(peer)) if peer.keys.knows == Some(ours.newest()) => None,
-        Ok(_) => Some(Message::Succession(Box::new(ours))),
+        Ok(None) => None,
+        Ok(Some(_)) => Some(Message::Succession(Box::new(ours))),
         Err(error) => {
             tracing::warn!(%error, "the peer cannot be told about our keys");
             None
@@ -269,9 +276,10 @@ async fn succession(local: &Local, established: &Established) -> Option<Message>
 async fn still_granted(local: &Local, target: &Target) -> Result<Input, StoreError> {
     let peer = local.store.peer(&target.hub).await?;
     Ok(match peer {
-        Some(peer) if peer.blocked.is_none() && peer.verified && peer.given == target.grants => Input::Tick,
-        Some(peer) if peer.blocked.is_none() && peer.verified => Input::Close(EndReason::GrantsChanged),
-        _ => Input::Close(EndReason::Revoked),
+        Some(peer) if !peer.is_trusted() || !peer.roles.known_host => Input::Close(EndReason::Revoked),
+        Some(peer) if peer.given == target.grants => Input::Tick,
+        Some(_) => Input::Close(EndReason::GrantsChanged),
+        None => Input::Close(EndReason::Revoked),
     })
 }
 

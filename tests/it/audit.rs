@@ -29,6 +29,14 @@ fn an_instance_records_its_beginning_and_every_start_and_end() {
 }
 
 #[test]
+fn since_leaves_out_what_is_older() {
+    let hub = Instance::new("hub");
+    hub.ok(&["pair", "token"]);
+    assert_eq!(hub.json(&["audit", "--since", "1h"]), hub.json(&["audit"]));
+    assert_eq!(hub.json(&["audit", "--since", "2099-01-01"]), json!([]));
+}
+
+#[test]
 fn verify_says_what_does_not_fit_and_exits_20() {
     let hub = Instance::new("hub");
     for _ in 0..3 {

@@ -32,6 +32,17 @@ fn an_added_peer_is_unverified_until_its_key_was_compared() {
 }
 
 #[test]
+fn sixteen_tokens_can_be_used_at_a_time_and_a_cancelled_one_makes_room() {
+    let lab = Lab::with_alpha();
+    let tokens: Vec<_> = (0..16).map(|_| lab.json("alpha", &["pair", "token", "--ttl", "7d"])).collect();
+    let refused = lab.run("alpha", &["--json", "pair", "token"]);
+    let error: Value = serde_json::from_str(&refused.stderr).unwrap();
+    assert_eq!((refused.code, &error["error"]["reason"]), (1, &json!("limit")));
+    lab.json("alpha", &["pair", "cancel", tokens[3]["id"].as_str().unwrap()]);
+    lab.json("alpha", &["pair", "token"]);
+}
+
+#[test]
 fn a_peer_is_found_by_name_key_and_the_start_of_its_key() {
     let (lab, key) = with_hub();
     for name in ["hub", &key, &key[..16]] {

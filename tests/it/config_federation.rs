@@ -87,6 +87,24 @@ fn find<'a>(document: &'a Value, kind: &str, id: &str) -> &'a Value {
     document[kind].as_array().unwrap().iter().find(|object| object["id"] == id).unwrap_or(&Value::Null)
 }
 
+#[test]
+fn an_expected_modno_is_exact() {
+    let host = Instance::new("web");
+    let document = json!({"repos": [repo("nas")]});
+    assert_eq!(give(&host, &["apply", "--expect-modno", "0"], &document).code, 0);
+    let stale = give(&host, &["apply", "--expect-modno", "0"], &json!({"repos": [repo("other")]}));
+    assert_eq!(
+        (stale.code, &stale.verdict["verdict"]),
+        (1, &json!("stale")),
+        "{}{}",
+        stale.verdict,
+        stale.stderr
+    );
+    let now = host.json(&["config", "get"]);
+    assert_eq!((ids(&now, "repos"), &now["modno"]), (vec!["nas".to_owned()], &json!("1")));
+    assert_eq!(give(&host, &["apply", "--expect-modno", "1"], &json!({"repos": [repo("other")]})).code, 0);
+}
+
 /// The details of the audit records of one kind.
 fn audited(instance: &Instance, event: &str) -> Vec<String> {
     let records = instance.json(&["audit"]);

@@ -1,5 +1,6 @@
 //! What happens to an instance over the years, with real processes: it moves, gets another name, and forgets hosts.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -26,6 +27,18 @@ fn host_of(hub: &Instance, url: &str, name: &str) -> Instance {
 
 fn backup(instance: &Instance, to: &Path) -> Value {
     instance.json(&["store", "backup", to.to_str().unwrap()])
+}
+
+#[test]
+fn a_key_file_is_taken_over_by_a_new_instance() {
+    let old = Instance::new("web");
+    let key = old.dir.join("identity.key");
+    let new = Instance::place("again");
+    new.ok(&["init", "--instance-id", "web", "--import-key", key.to_str().unwrap()]);
+    assert_eq!(new.json(&["key", "show"]), old.json(&["key", "show"]));
+    let mode = std::fs::metadata(new.dir.join("identity.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(audited(&new, "initialized")[0].ends_with("the key was imported"));
 }
 
 /// Takes the instance's backup and key to another machine.
@@ -228,7 +241,9 @@ fn a_forgotten_host_leaves_nothing_and_its_numbers_are_never_given_out_again() {
     let hosts = hub.json(&["hosts", "list"]);
     assert_eq!(hosts.as_array().unwrap().len(), 2, "{hosts}");
     assert_eq!(own_rows(&other), held_rows(&hub, &other));
-    assert_eq!(audited(&hub, "host_forgotten").len(), 1);
+    for event in ["host_forget_begun", "host_forgotten"] {
+        assert_eq!(audited(&hub, event).len(), 1, "{event}");
+    }
     hub.stop("TERM");
     assert_nothing_is_left(&hub);
     hub.serve_hub(&address(&url));

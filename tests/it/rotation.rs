@@ -148,6 +148,9 @@ fn a_new_key_can_be_given_up_and_asked_for_again() {
     until("it took over", || state(&hub) == "none" && key(&hub) != second);
     until_in_step(&hub, &hosts);
     assert_eq!(keys_of(&hosts[0], "hub").1, serde_json::json!([old, second]));
+    for (event, count) in [("key_rotation_begun", 3), ("key_rotation_aborted", 1), ("key_rotated", 2)] {
+        assert_eq!(audited(&hub, event).len(), count, "{event}");
+    }
 }
 
 #[test]
@@ -175,6 +178,9 @@ fn a_forced_key_is_verified_by_hand_where_nobody_heard_of_it() {
     until("the hub refuses the strange key", || hosts[0].peer("known_host")["state"] == "refused");
     hub.ok(&["peer", "verify", "web", "--key-id", &key(&hosts[0]), "--new-key"]);
     until_in_step(&hub, &hosts);
+    for instance in [&hub, &hosts[0]] {
+        assert_eq!(audited(instance, "key_replaced").len(), 1, "{}", instance.name);
+    }
     hub.stop("TERM");
     assert_eq!(carried(&hub.log()), 50, "{}", hub.log());
 }
@@ -227,6 +233,27 @@ fn the_key_file_alone_tells_where_the_key_came_from() {
     hosts[0].serve("none");
     until_equal(&hub, &hosts[0]);
     assert_eq!(hub.json(&["hosts", "parked", "web"]).as_array().unwrap().len(), 20);
+}
+
+#[test]
+fn a_copy_of_an_instance_that_rotates_takes_nothing_of_the_instance() {
+    let mut hub = Instance::new("hub");
+    write(&hub, 5);
+    let url = hub.serve_hub("127.0.0.1:0");
+    let mut copy = Instance::place("copy");
+    let key_file = hub.dir.join("identity.key");
+    copy.ok(&["init", "--instance-id", "copy", "--import-key", key_file.to_str().unwrap()]);
+    // It has no peer that could confirm, so that it does not wait.
+    copy.ok(&["key", "rotate"]);
+    assert_ne!(key(&copy), key(&hub));
+    copy.serve("none");
+    copy.join(&hub, &url, &[]);
+    until("the hub has noticed", || audited(&hub, "identity_conflict").len() == 1);
+    assert!(audited(&hub, "identity_conflict")[0].contains("own key"));
+    hub.stop("TERM");
+    hub.serve_hub(&address(&url));
+    assert_eq!(own_rows(&hub).len(), 5);
+    assert_eq!(hub.code(&["hosts", "verify", "hub"]), 0);
 }
 
 #[test]

@@ -143,7 +143,10 @@ pub enum Refusal {
         repo: String,
     },
     /// A peer may not hand our secrets to everyone who receives shared repositories.
-    #[error("repository {repo:?} can be shared by its own instance's operator only; leave `shared` as it is")]
+    #[error(
+        "repository {repo:?} can be shared, or called something else while it is shared, by its own instance's operator \
+         only; leave `shared` and its id as they are"
+    )]
     MayNotShare {
         /// Its id.
         repo: String,
@@ -335,7 +338,8 @@ impl<'a> Work<'a> {
     ) -> Result<(), Refusal> {
         let Authority::Peer { allowed, .. } = self.by else { return Ok(()) };
         let held = held.map(|held| &held.settings);
-        if new.shared && held.is_none_or(|held| !held.shared) {
+        // By its id it is judged who receives it: another id is another audience.
+        if new.shared && held.is_none_or(|held| !held.shared || held.id != new.id) {
             return Err(Refusal::MayNotShare { repo: new.id.clone() });
         }
         let keeps = said.password.as_ref().is_some_and(Secret::is_redacted)

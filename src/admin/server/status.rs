@@ -247,7 +247,7 @@ fn age_ms(since: Option<UnixMs>, now: UnixMs) -> i64 {
 
 /// Only a hub that is connected can say that it still holds what it once proved to hold.
 fn is_live(peer: &Peer, seat: &Seat) -> bool {
-    seat.standing == Standing::Live && peer.verified && peer.blocked.is_none()
+    seat.standing == Standing::Live && peer.is_trusted()
 }
 
 /// An owner: the rows that lie here. How far it is ahead is what it last said; once it has gone, only it knows.

@@ -17,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::audit;
 use super::peer_rows;
 use super::peers::{note, tell, unfenced};
+use super::refusals::Refused;
 use super::tx::Tx;
 use super::value::stored;
 use crate::config_doc;
@@ -122,7 +123,9 @@ pub(in crate::store) fn write(
         // To be late is no attempt at anything.
         Err(stale @ ConfigRefusal::Stale { .. }) => return Ok(Err(stale)),
         Err(refusal) => {
-            note(tx, AuditKind::ConfigRefused, key, detail(refusal.rule(), &refusal.to_string()))?;
+            let detail = detail(refusal.rule(), &refusal.to_string());
+            let event = AuditEvent { event: AuditKind::ConfigRefused, peer: Some(key), detail };
+            audit::refuse(tx, Refused::Listed(key), &event)?;
             return Ok(Err(refusal));
         }
     };
@@ -254,7 +257,7 @@ fn in_session(tx: &Tx<'_>, key: &KeyId, (role, epoch): (Role, Option<Epoch>)) ->
         Role::KnownHost => peer.roles.known_host,
         Role::AuthorizedClient => peer.roles.authorized_client,
     };
-    if !has_role || !peer.verified {
+    if !has_role || !peer.is_trusted() {
         return Err(StoreError::Fenced);
     }
     if let Some(epoch) = epoch {
@@ -265,7 +268,7 @@ fn in_session(tx: &Tx<'_>, key: &KeyId, (role, epoch): (Role, Option<Epoch>)) ->
 
 /// The peer, if it is listed and not blocked.
 fn listed(tx: &Tx<'_>, key: &KeyId) -> Result<Peer, StoreError> {
-    peer_rows::one(tx.connection, key)?.filter(|peer| peer.blocked.is_none()).ok_or(StoreError::Fenced)
+    peer_rows::one(tx.connection, key)?.filter(Peer::is_trusted).ok_or(StoreError::Fenced)
 }
 
 /// Writes what is different.

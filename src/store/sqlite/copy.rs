@@ -9,8 +9,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
 
 use super::connection::{self, FILE_MODE};
 use crate::store::StoreError;
@@ -75,7 +75,11 @@ fn create(path: &Path) -> Result<(), StoreError> {
 }
 
 fn fill(source: &Connection, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let mut target = Connection::open(to)?;
+    // The file that was made a moment ago, and not what somebody may have put in its place since.
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let folder = to.parent().unwrap_or(Path::new("/")).canonicalize()?;
+    let mut target = Connection::open_with_flags(folder.join(to.file_name().unwrap_or_default()), flags)?;
     // Whoever finds the file unfinished throws it away, and the whole of it is synced before it gets its name.
     target.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
     target.pragma_update(None, "synchronous", "OFF")?;

@@ -314,7 +314,8 @@ pub(in crate::store) fn take_over(
         .query_row([owner], |row| row.get(0))?;
     let cursor = replica_row::load(tx.connection, owner)?.cursor;
     note(tx, AuditKind::ClientConnected, key, String::new())?;
-    let takeover = Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, cursor };
+    let takeover =
+        Takeover { epoch: Epoch(counted(epoch)), accepted: peer.accepts, given: peer.given, cursor };
     Ok((takeover, tx.memory.hasher(owner, tx.connection)?))
 }
 

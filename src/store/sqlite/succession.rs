@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::audit;
 use super::peer_rows;
 use super::peers::{fence, find_owner, note, tell};
+use super::refusals::Refused;
 use super::schema::OWN;
 use super::tx::Tx;
 use super::value::Columnar as _;
@@ -50,7 +51,7 @@ pub(in crate::store) fn keys(connection: &Connection, peer: &KeyId) -> Result<Pe
     while let Some(row) = rows.next()? {
         succeeds.push(row.key_id(0)?);
     }
-    Ok(PeerKeys { next, knows, succeeds })
+    Ok(PeerKeys { next, knows, succeeds, retired: is_retired(connection, peer)? })
 }
 
 /// All keys that another one stands for, oldest first.
@@ -86,10 +87,13 @@ pub(in crate::store) fn announcer(
 
 /// A peer presents the key that it announced: from now on it is known by that one alone.
 pub(in crate::store) fn take_announced(tx: &mut Tx<'_>, old: KeyId) -> Result<Option<Peer>, StoreError> {
-    match keys(tx.connection, &old)?.next {
-        Some(new) => move_entry(tx, old, new.key_id(), Some(new), AuditKind::KeySucceeded),
-        None => Ok(None),
+    let Some(new) = keys(tx.connection, &old)?.next else { return Ok(None) };
+    // A key that is let in no more does not come back by being announced.
+    let is_blocked = peer_rows::one(tx.connection, &new.key_id())?.is_some_and(|peer| peer.blocked.is_some());
+    if is_blocked || is_retired(tx.connection, &new.key_id())? {
+        return Ok(None);
     }
+    move_entry(tx, old, new.key_id(), Some(new), AuditKind::KeySucceeded)
 }
 
 /// The operator learnt by hand that a peer has another key.
@@ -130,10 +134,10 @@ fn move_entry(
     move_owner(tx, &old, &new)?;
     move_config(tx.connection, &old, &new)?;
     retire(tx, &old, &new, RetiredHow::Succession)?;
-    fence(tx, &new)?;
+    skip_epochs(tx, &new)?;
     note(tx, event, new, format!("{}: {old} is now {new}", listed.name))?;
     tell(tx, old, PeerChange::Removed);
-    tell(tx, new, PeerChange::Reachable);
+    tell(tx, new, PeerChange::Grants);
     peer_rows::one(tx.connection, &new)
 }
 
@@ -154,6 +158,10 @@ fn retire(tx: &Tx<'_>, old: &KeyId, new: &KeyId, how: RetiredHow) -> Result<(), 
 /// Files the rows of one key under another, unless that one has rows of its own; whether they are there now.
 fn move_owner(tx: &mut Tx<'_>, old: &KeyId, new: &KeyId) -> Result<bool, StoreError> {
     let Some(owner) = find_owner(tx.connection, old)? else { return Ok(true) };
+    // The own log is nobody else's, whoever signs with a copy of its key.
+    if owner == OWN {
+        return Ok(false);
+    }
     if let Some(other) = find_owner(tx.connection, new)? {
         if !is_empty(tx.connection, other)? {
             return Ok(false);
@@ -206,7 +214,14 @@ pub(in crate::store) fn learn(
     key: KeyId,
     succession: &Succession,
 ) -> Result<(Learnt, Option<OwnerHasher>), StoreError> {
-    let Some(peer) = peer_rows::one(tx.connection, &key)? else { return Err(StoreError::Fenced) };
+    let peer = peer_rows::one(tx.connection, &key)?.filter(Peer::is_trusted).ok_or(StoreError::Fenced)?;
+    let own = tx.memory.own.key_id();
+    if succession.newest().key_id() == own || succession.before().any(|key| key.key_id() == own) {
+        let detail = format!("{} signs with this instance's own key: the identity was copied", peer.name);
+        let event = AuditEvent { event: AuditKind::IdentityConflict, peer: Some(key), detail };
+        audit::refuse(tx, Refused::Listed(key), &event)?;
+        return Ok((Learnt::NotItsOwn, None));
+    }
     match succession.told_by(&key) {
         None => return Ok((Learnt::NotItsOwn, None)),
         Some(Tense::Announced) => announce(tx, &peer, succession)?,
@@ -256,6 +271,11 @@ fn absorb(tx: &mut Tx<'_>, peer: &Peer, succession: &Succession) -> Result<(), S
         if listed.is_none() && !has_rows {
             continue;
         }
+        // What an operator has decided about the older key stands.
+        let is_blocked = listed.is_some_and(|listed| listed.blocked.is_some());
+        if is_blocked || is_retired(tx.connection, &old)? {
+            continue;
+        }
         if !move_owner(tx, &old, &peer.key)? {
             continue;
         }
@@ -263,11 +283,7 @@ fn absorb(tx: &mut Tx<'_>, peer: &Peer, succession: &Succession) -> Result<(), S
         move_config(tx.connection, &old, &peer.key)?;
         retire(tx, &old, &peer.key, RetiredHow::Succession)?;
         // The session that tells this speaks for an owner that had nothing; the next one speaks for this one.
-        tx.connection
-            .prepare_cached(
-                "UPDATE replicas SET epoch = epoch + ?2 WHERE owner = (SELECT owner FROM owners WHERE key_id = ?1)",
-            )?
-            .execute(params![peer.key.as_bytes(), EPOCHS_SKIPPED])?;
+        skip_epochs(tx, &peer.key)?;
         note(tx, AuditKind::KeySucceeded, peer.key, format!("{}: {old} is now {}", peer.name, peer.key))?;
         tell(tx, old, PeerChange::Removed);
         tell(tx, peer.key, PeerChange::Grants);
@@ -278,8 +294,21 @@ fn absorb(tx: &mut Tx<'_>, peer: &Peer, succession: &Succession) -> Result<(), S
 /// More than a new owner's sessions can have counted.
 const EPOCHS_SKIPPED: i64 = 1_000_000;
 
+/// No session counts any more that spoke for this key while another owner, or none, was filed under it.
+fn skip_epochs(tx: &Tx<'_>, key: &KeyId) -> Result<(), StoreError> {
+    tx.connection
+        .prepare_cached(
+            "UPDATE replicas SET epoch = epoch + ?2 WHERE owner = (SELECT owner FROM owners WHERE key_id = ?1)",
+        )?
+        .execute(params![key.as_bytes(), EPOCHS_SKIPPED])?;
+    Ok(())
+}
+
 /// A peer has confirmed the newest key that we told it.
 pub(in crate::store) fn confirm(tx: &mut Tx<'_>, peer: KeyId, key: PublicKey) -> Result<(), StoreError> {
+    if !peer_rows::one(tx.connection, &peer)?.is_some_and(|peer| peer.is_trusted()) {
+        return Err(StoreError::Fenced);
+    }
     tx.connection
         .prepare_cached("UPDATE peers SET knows_key = ?2 WHERE key_id = ?1")?
         .execute(params![peer.as_bytes(), key.0])?;

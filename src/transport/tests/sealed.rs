@@ -120,7 +120,7 @@ async fn what_was_sealed_in_order_is_applied() {
 }
 
 #[tokio::test]
-async fn frames_that_the_line_changes_end_the_session_with_nothing_applied() {
+async fn attacker_15_changes_what_is_sealed_and_ends_the_session_with_nothing_applied() {
     type Line = fn(Vec<Frame>) -> Vec<Frame>;
     let lines: [(&str, Line); 5] = [
         ("reordered", |mut frames| {

@@ -171,6 +171,7 @@ impl Siege<'_> {
     fn stage(&mut self, stage: Stage) {
         self.under(stage.name(), async move |target, end| {
             let held = hold(target, stage, PATIENT, end).await;
+            assert!(held.opened > 0, "{}: no attacker got so far", stage.name());
             assert!(held.longest <= LONGEST_HOLD, "{}: one was held for {:?}", stage.name(), held.longest);
             format!("{} opened, {} refused, longest {:.1?}", held.opened, held.refused, held.longest)
         });
@@ -184,7 +185,9 @@ impl Siege<'_> {
             for number in 0..TRAITORS {
                 holders.spawn(hold_listed(target, elsewhere(number), traitor(number), stage, end));
             }
-            format!("{} sessions", holders.join_all().await.into_iter().sum::<usize>())
+            let sessions: usize = holders.join_all().await.into_iter().sum();
+            assert!(sessions > 0, "{}: no attacker got so far", stage.name());
+            format!("{sessions} sessions")
         });
     }
 
@@ -200,6 +203,7 @@ impl Siege<'_> {
             let sum = |of: fn(&Flooded) -> usize| all.iter().map(of).sum::<usize>();
             let bytes: u64 = all.iter().map(|one| one.bytes).sum();
             let (connections, refused) = (sum(|one| one.connections), sum(|one| one.refused));
+            assert!(connections > 0 && bytes > 0, "{}: no attacker got so far", kind.name());
             format!("{connections} connections, {refused} refused, {} KiB", bytes / 1024)
         });
     }

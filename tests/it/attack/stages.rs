@@ -107,9 +107,9 @@ pub(super) async fn hold(target: Target, stage: Stage, addresses: u8, until: Ins
                 };
                 held.opened += 1;
                 let closing = async { while io.read(&mut [0; 256]).await.is_ok_and(|read| read > 0) {} };
-                if tokio::time::timeout_at(until, closing).await.is_ok() {
-                    held.longest = held.longest.max(begun.elapsed());
-                }
+                // Closed or not: a hub that never closes holds one to the end of the attack.
+                tokio::time::timeout_at(until, closing).await.unwrap_or_default();
+                held.longest = held.longest.max(begun.elapsed());
             }
             held
         });

@@ -56,10 +56,9 @@ const fn driven_by(kind: AuditKind) -> &'static str {
         | AuditKind::OwnRollback
         | AuditKind::DeletesGuarded
         | AuditKind::OwnerReleased => "what_histories_show_is_recorded_once",
-        AuditKind::HandshakeFailed
-        | AuditKind::ScopeDenied
-        | AuditKind::RefusedByHub
-        | AuditKind::OtherKeyAnswered => "what_sessions_come_to_is_recorded_once_on_the_side_that_sees_it",
+        AuditKind::HandshakeFailed | AuditKind::ScopeDenied => {
+            "what_sessions_come_to_is_recorded_once_on_the_side_that_sees_it"
+        }
         AuditKind::AdminTokenMade | AuditKind::AdminTokenRevoked => {
             "a_token_is_kept_as_a_hash_listed_without_it_and_useless_once_revoked"
         }
@@ -83,6 +82,9 @@ const fn driven_by(kind: AuditKind) -> &'static str {
             "shared_repositories_are_taken_refused_one_by_one_and_audited_once"
         }
         AuditKind::SharedReposWithdrawn => "what_a_peer_shared_and_the_plans_on_it_outlive_the_peer",
+        AuditKind::RefusedByHub | AuditKind::OtherKeyAnswered => {
+            "a_host_records_that_it_was_turned_away_and_that_another_key_answered"
+        }
         AuditKind::ConfigPushed => {
             "a_push_is_applied_unchanged_stale_or_refused_and_both_sides_have_it_in_their_audit"
         }

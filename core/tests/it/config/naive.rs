@@ -280,7 +280,7 @@ impl Trial<'_> {
         if executable(new, held, self.allowed) {
             self.broken.insert("executable");
         }
-        if new.shared && !held.is_some_and(|held| held.shared) {
+        if new.shared && !held.is_some_and(|held| held.shared && held.id == new.id) {
             self.broken.insert("may_not_share");
         }
         let unseen = said.password == Some(Secret::Redacted)

@@ -190,7 +190,13 @@ fn a_peer_cannot_send_secrets_that_it_does_not_know_to_another_place() {
     let shared = RepoSettings { shared: true, ..Shown::all(&config).repos()[0].settings.clone() };
     let refused = by_peer(&config, &write, put(None, shared.clone())).unwrap_err();
     assert_eq!(refused.rule(), "may_not_share", "it would receive the password");
-    assert!(by_operator(&config, put(None, shared)).is_ok());
+    let config = by_operator(&config, put(None, shared)).unwrap().config;
+    let held = &config.repos()[0];
+    let renamed =
+        RepoSettings { id: "renamed".to_owned(), ..Shown::all(&config).repos()[0].settings.clone() };
+    let refused = by_peer(&config, &write, put(Some(held.guid), renamed.clone())).unwrap_err();
+    assert_eq!(refused.rule(), "may_not_share", "who receives it is judged by its id");
+    assert!(by_operator(&config, put(Some(held.guid), renamed)).is_ok());
 }
 
 #[test]
