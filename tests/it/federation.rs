@@ -422,11 +422,13 @@ fn of_two_processes_with_one_identity_the_operator_says_which_goes_on() {
         let (hub, twins) = rivals();
         hub.ok(&["peer", "resolve", "twin", decision]);
         let states = || [0, 1].map(|n: usize| twins[n].peer("known_host")["state"].clone());
+        let right = std::cell::Cell::new(None);
         until("one is let in and the other is not", || {
             let states = states();
-            states.contains(&"live".into()) && states.contains(&"identity_conflict".into())
+            right.set(states.iter().position(|state| state == "live"));
+            right.get().is_some() && states.contains(&"identity_conflict".into())
         });
-        let right = states().iter().position(|state| state == "live").unwrap();
+        let right: usize = right.get().unwrap();
         write(&twins[right], 1);
         until_equal(&hub, &twins[right]);
         assert_eq!(hub.code(&["peer", "resolve", "twin", decision]), 1, "there is nothing left to decide");

@@ -194,9 +194,15 @@ fn a_peer_cannot_send_secrets_that_it_does_not_know_to_another_place() {
     let held = &config.repos()[0];
     let renamed =
         RepoSettings { id: "renamed".to_owned(), ..Shown::all(&config).repos()[0].settings.clone() };
-    let refused = by_peer(&config, &write, put(Some(held.guid), renamed.clone())).unwrap_err();
+    let rename = Change { base: config.modno(), ..put(Some(held.guid), renamed) };
+    let refused = by_peer(&config, &write, rename.clone()).unwrap_err();
     assert_eq!(refused.rule(), "may_not_share", "who receives it is judged by its id");
-    assert!(by_operator(&config, put(Some(held.guid), renamed)).is_ok());
+    let by_operator = by_operator(&config, rename).unwrap_err();
+    assert_ne!(
+        by_operator.rule(),
+        "may_not_share",
+        "an operator may, once its plans go with it: {by_operator}"
+    );
 }
 
 #[test]
